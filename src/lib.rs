@@ -1,0 +1,35 @@
+//! Freshet: a Redis-protocol proxy that commits every write to PostgreSQL
+//! before the cache shows it.
+//!
+//! The modules, from the socket down; each may use those below it, as
+//! `tests/tidy.rs` checks.
+#![doc = include_str!("ARCHITECTURE.md")]
+
+pub mod cli;
+pub mod dev;
+pub mod server;
+
+pub mod admin;
+pub mod net;
+
+pub mod client;
+
+pub mod flow;
+
+pub mod coherence;
+
+pub mod cache;
+pub mod store;
+
+pub mod engine;
+
+pub mod command;
+
+pub mod resp;
+
+pub mod model;
+
+pub mod config;
+pub mod error;
+pub mod fault;
+pub mod telemetry;

@@ -1,0 +1,3 @@
+//! The program `freshet`: start and exit code.
+
+fn main() {}
