@@ -1,0 +1,3 @@
+//! Integration tests against the real program, a real PostgreSQL and a real Redis.
+
+mod support;
