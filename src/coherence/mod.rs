@@ -1,1 +1,17 @@
-//! coherence
+//! The only place where store and cache meet.
+
+mod fence;
+mod keyspace;
+mod lane;
+mod loader;
+mod read;
+mod refusal;
+mod sweep;
+
+pub use fence::{Fence, Order, Phase};
+pub use keyspace::Keyspace;
+pub use lane::{Lane, Unit};
+pub use loader::Loader;
+pub use read::Reads;
+pub use refusal::Refusal;
+pub use sweep::purge_forever;
