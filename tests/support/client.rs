@@ -299,7 +299,8 @@ fn parse(bytes: &[u8], position: &mut usize) -> Result<Option<Value>> {
     let Some(end) = find_line_end(bytes, *position + 1) else {
         return Ok(None);
     };
-    let line = std::str::from_utf8(&bytes[*position + 1..end])?.to_owned();
+    // Errors repeat arguments, which may be any bytes.
+    let line = String::from_utf8_lossy(&bytes[*position + 1..end]).into_owned();
     *position = end + 2;
     Ok(match mark {
         b'+' => Some(Value::Simple(line)),
