@@ -180,15 +180,11 @@ impl Client {
 
     /// Reads one reply.
     pub fn read(&mut self) -> Result<Value> {
-        Ok(self.read_both()?.0)
+        Ok(self.read_with_bytes()?.0)
     }
 
-    /// Reads one reply, as its exact bytes.
-    pub fn read_bytes(&mut self) -> Result<Vec<u8>> {
-        Ok(self.read_both()?.1)
-    }
-
-    fn read_both(&mut self) -> Result<(Value, Vec<u8>)> {
+    /// Reads one reply, with its exact bytes.
+    pub fn read_with_bytes(&mut self) -> Result<(Value, Vec<u8>)> {
         loop {
             let bytes = &self.received[self.taken..];
             // A reply of one large bulk is not parsed again at every read.
@@ -299,7 +295,7 @@ fn parse(bytes: &[u8], position: &mut usize) -> Result<Option<Value>> {
     let Some(end) = find_line_end(bytes, *position + 1) else {
         return Ok(None);
     };
-    let line = std::str::from_utf8(&bytes[*position + 1..end])?.to_owned();
+    let line = String::from_utf8_lossy(&bytes[*position + 1..end]).into_owned();
     *position = end + 2;
     Ok(match mark {
         b'+' => Some(Value::Simple(line)),

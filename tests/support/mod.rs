@@ -7,10 +7,13 @@ pub mod postgres;
 pub mod process;
 pub mod program;
 pub mod redis;
+pub mod seed;
 pub mod sql;
+pub mod stack;
 
 pub use client::{Client, Value};
 pub use postgres::{Fsync, Postgres};
 pub use program::Program;
 pub use redis::Redis;
 pub use sql::Sql;
+pub use stack::Stack;
