@@ -141,7 +141,7 @@ impl Running {
             unix_socket: settings.listen.unix_socket.clone(),
             admin: admin_socket.local_addr()?,
         };
-        let flow = Flow {};
+        let flow = Flow::start(&settings).await?;
         let admin = Admin::new(flow.clone());
         let mut tasks = JoinSet::new();
         let pages = admin.clone();
@@ -163,7 +163,7 @@ impl Running {
         let units = self.flow.status().units_in_flight;
         tracing::info!(units_in_flight = units, ?limit, "draining");
         self.admin.begin_drain();
-        let finish = async {};
+        let finish = self.flow.drain();
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(limit, finish) => {
                 outcome.context("accepted work was not finished within the drain limit")
