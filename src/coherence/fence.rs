@@ -81,6 +81,8 @@ pub struct Fence {
     phase: watch::Sender<Phase>,
     signals: mpsc::Sender<Signal>,
     registration: RwLock<i32>,
+    /// Somebody has declared this proxy dead.
+    declared_dead: AtomicBool,
     /// Until when hits may be used without news from the store, in ms since `start`.
     lease_until: AtomicI64,
     start: Instant,
@@ -107,6 +109,7 @@ impl Fence {
             phase: watch::Sender::new(Phase::Closing(row.generation)),
             signals,
             registration: RwLock::new(registration.id),
+            declared_dead: AtomicBool::new(false),
             lease_until: AtomicI64::new(0),
             start: Instant::now(),
             store_reachable: AtomicBool::new(true),
@@ -203,6 +206,12 @@ impl Fence {
     /// Takes the cache of `generation` out of use, whatever it says of itself.
     pub async fn condemn(&self, generation: Generation, reason: String) {
         let _ = self.signals.send(Signal::Condemn(generation, reason)).await;
+    }
+
+    /// Tells that the store counts this proxy as dead: it must register anew.
+    pub fn registration_lost(&self) {
+        self.declared_dead.store(true, Ordering::Relaxed);
+        let _ = self.signals.try_send(Signal::Suspect);
     }
 
     /// Has `order` carried out while the cache is out of use.
@@ -313,7 +322,8 @@ impl Follower {
 
     /// A session that ended lets others declare this proxy dead: register anew.
     async fn keep_registration(&mut self) -> Result<(), StoreError> {
-        if self.registration.as_ref().is_some_and(|registration| !registration.is_lost()) {
+        let dead = self.fence.declared_dead.swap(false, Ordering::Relaxed);
+        if !dead && self.registration.as_ref().is_some_and(|held| !held.is_lost()) {
             return Ok(());
         }
         let registration = Registration::new(&self.store, &self.name).await?;

@@ -1,14 +1,16 @@
 //! The only place where store and cache meet.
 
+mod batch;
 mod fence;
 mod keyspace;
 mod lane;
 mod loader;
+mod meters;
 mod read;
 mod refusal;
 mod sweep;
 
-pub use fence::{Fence, Order, Phase};
+pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::{Lane, Unit};
 pub use loader::Loader;

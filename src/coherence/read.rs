@@ -9,13 +9,13 @@ use ahash::AHashMap;
 use tokio::sync::watch;
 
 use super::loader::LoadedKeys;
+use super::meters::ReadMeters;
 use super::{Fence, Lane, Loader, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Workspace};
 use crate::model::{Db, Generation, Key, Reply, UnixMs, Value};
 use crate::store::{FenceState, Store};
-use crate::telemetry;
 
 /// How often a read goes round (a writer, another's fill, the fence in its way)
 /// before it is answered from the store without setting anything.
@@ -61,6 +61,7 @@ pub struct Reads {
     /// Keys that this proxy is filling; the channel closes when a fill is over.
     flights: Mutex<AHashMap<Key, watch::Receiver<()>>>,
     tokens: AtomicU64,
+    meters: ReadMeters,
 }
 
 impl Reads {
@@ -75,7 +76,13 @@ impl Reads {
     ) -> Self {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
-        Self { cache, store, fence, lane, loader, fill_limit, flights, tokens }
+        let meters = ReadMeters::new();
+        Self { cache, store, fence, lane, loader, fill_limit, flights, tokens, meters }
+    }
+
+    /// Counts reads that the cache answered at once.
+    pub fn count_hits(&self, hits: u64) {
+        self.meters.hits.increment(hits);
     }
 
     /// Answers a read that the cache could not answer for certain.
@@ -147,7 +154,7 @@ impl Reads {
         let wanted: Vec<&Key> = keys.iter().collect();
         let looks = self.cache.look(generation, &token, &wanted).await?;
         if looks.iter().all(|look| *look == Look::Absent) {
-            telemetry::negative_hit();
+            self.meters.absent_hits.increment(1);
             return Ok(Round::Answer(answer(call, db, keys, &absent(keys.len()), self.store.clock().now())));
         }
         let certain = looks.iter().all(|look| matches!(look, Look::Hit | Look::Absent));
@@ -157,7 +164,7 @@ impl Reads {
         if !last && self.writers_done(&looks, keys, generation).await {
             return Ok(Round::Again);
         }
-        telemetry::miss();
+        self.meters.misses.increment(1);
         let in_flight = looks.iter().any(|look| matches!(look, Look::Writers(_)));
         let round = if keys.len() == 1 || in_flight || last {
             self.load_and_answer(call, db, keys, generation, &token, &looks).await
@@ -222,7 +229,7 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        telemetry::fills(&self.cache.fill(generation, token, &content).await?);
+        self.meters.fills(&self.cache.fill(generation, token, &content).await?);
         Ok(Round::Answer(answer(call, db, keys, &loaded.keys, loaded.now)))
     }
 
@@ -255,7 +262,7 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        telemetry::fills(&self.cache.fill(generation, token, &content).await?);
+        self.meters.fills(&self.cache.fill(generation, token, &content).await?);
         Ok(Round::Again)
     }
 
@@ -272,6 +279,7 @@ impl Reads {
 
     /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
     async fn from_store_alone(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
+        self.meters.bypasses.increment(1);
         for _ in 0..ROUNDS_MAX {
             let phase = self.fence.settled().await?;
             let LoadedKeys { keys: found, now, fence } = self.loader.load(keys.to_vec()).await?;

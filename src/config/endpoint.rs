@@ -44,9 +44,17 @@ impl PostgresUrl {
     }
 }
 
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text).map(|_| Self(text.to_owned()))
+    }
+}
+
 impl Setting for PostgresUrl {
     fn from_text(text: &str) -> Result<Self, String> {
-        Self::parse(text).map(|_| Self(text.to_owned()))
+        text.parse()
     }
 }
 

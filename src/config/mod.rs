@@ -99,8 +99,15 @@ macro_rules! section {
                     });
                 })*
             }
+
+            #[allow(unused_variables)] // Sections without live settings.
+            fn take_live(&mut self, new: &Self) {
+                $(section!(@take self.$field, new.$field $(, $live)?);)*
+            }
         }
     };
+    (@take $mine:expr, $new:expr) => {};
+    (@take $mine:expr, $new:expr, live) => { $mine.clone_from(&$new); };
     (@effect) => { TakesEffect::AtRestart };
     (@effect live) => { TakesEffect::Live };
 }
@@ -299,6 +306,15 @@ macro_rules! config {
                 let mut found = Vec::new();
                 $(self.$field.differences(&new.$field, &mut found);)*
                 found
+            }
+
+            /// This configuration with those settings of `new` that can change
+            /// while serving. The others stay, so that the next comparison
+            /// finds them again.
+            pub fn with_live_settings_of(&self, new: &Self) -> Self {
+                let mut merged = self.clone();
+                $(merged.$field.take_live(&new.$field);)*
+                merged
             }
         }
     };

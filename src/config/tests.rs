@@ -160,4 +160,7 @@ fn differences_say_what_a_reload_can_change() {
         ("postgres", "pool_size", TakesEffect::AtRestart),
     ];
     assert_eq!(found, expected);
+    let merged = old.with_live_settings_of(&new);
+    assert_eq!(merged.listen.max_clients, 5);
+    assert_eq!(merged.postgres.pool_size, old.postgres.pool_size);
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use deadpool_postgres::Object;
 
 use super::StoreError;
-use crate::model::{Db, Generation};
+use crate::model::{Db, Generation, Kind};
 
 const LIVE: &str = "kind IS NOT NULL AND (expires_ms IS NULL OR expires_ms > freshet.now_ms())";
 
@@ -14,8 +14,8 @@ const LIVE: &str = "kind IS NOT NULL AND (expires_ms IS NULL OR expires_ms > fre
 pub struct ScanPage {
     /// Where the next step begins; 0 at the end.
     pub cursor: u64,
-    /// The keys of this step, unfiltered.
-    pub keys: Vec<Bytes>,
+    /// The keys of this step with their types.
+    pub keys: Vec<(Bytes, Kind)>,
 }
 
 /// Which databases a flush empties.
@@ -51,7 +51,8 @@ pub(super) async fn scan(
         Some(last) if rows.len() as i64 >= count => last.try_get::<_, i64>(1)? as u64 + 1,
         _ => 0,
     };
-    let keys = rows.iter().map(name).collect::<Result<_, _>>()?;
+    // Strings are all there is in this version of the schema.
+    let keys = rows.iter().map(|row| Ok((name(row)?, Kind::String))).collect::<Result<_, StoreError>>()?;
     Ok(ScanPage { cursor: next, keys })
 }
 
