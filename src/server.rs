@@ -8,12 +8,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::Admin;
+use crate::client::Hub;
 use crate::config::{Config, Environment, Runtime, TakesEffect};
 use crate::flow::Flow;
+use crate::net::Listener;
 use crate::telemetry::{self, LogControl};
 
 /// Where a running server is reached.
@@ -125,6 +127,9 @@ struct Running {
     addresses: Addresses,
     flow: Flow,
     admin: Admin,
+    /// Ends when the last client has gone; told to by `stop_clients`.
+    clients: JoinSet<()>,
+    stop_clients: oneshot::Sender<()>,
     tasks: JoinSet<()>,
 }
 
@@ -136,12 +141,20 @@ impl Running {
         let admin_socket = TcpListener::bind(settings.admin.address)
             .await
             .with_context(|| format!("[admin] address {}", settings.admin.address))?;
+        let listener = Listener::bind(&settings.listen).await?;
         let addresses = Addresses {
-            clients: settings.listen.address,
+            clients: listener.address(),
             unix_socket: settings.listen.unix_socket.clone(),
             admin: admin_socket.local_addr()?,
         };
         let flow = Flow::start(&settings).await?;
+        let hub = Arc::new(Hub::new(config, flow.clone()));
+        let (stop_clients, stop) = oneshot::channel();
+        let mut clients = JoinSet::new();
+        clients.spawn(listener.serve(hub, async {
+            // Also when the sender is gone: then the server is going.
+            let _ = stop.await;
+        }));
         let admin = Admin::new(flow.clone());
         let mut tasks = JoinSet::new();
         let pages = admin.clone();
@@ -154,6 +167,8 @@ impl Running {
             addresses,
             flow,
             admin,
+            clients,
+            stop_clients,
             tasks,
         })
     }
@@ -163,13 +178,20 @@ impl Running {
         let units = self.flow.status().units_in_flight;
         tracing::info!(units_in_flight = units, ?limit, "draining");
         self.admin.begin_drain();
-        let finish = self.flow.drain();
+        // An error says that nobody is served any more.
+        let _ = self.stop_clients.send(());
+        let (clients, flow) = (&mut self.clients, &self.flow);
+        let finish = async {
+            while clients.join_next().await.is_some() {}
+            flow.drain().await;
+        };
         let outcome = tokio::select! {
             outcome = tokio::time::timeout(limit, finish) => {
                 outcome.context("accepted work was not finished within the drain limit")
             }
             () = stop.wait() => Err(anyhow::anyhow!("asked to stop a second time: not drained")),
         };
+        self.clients.shutdown().await;
         self.tasks.shutdown().await;
         if outcome.is_ok() {
             tracing::info!("drained");
