@@ -66,15 +66,6 @@ pub struct Entry {
     pub unmarked: bool,
 }
 
-/// What a look finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// The native or an absent mark is there.
-    Hit,
-    /// The reader may fill, or read the store without filling.
-    Miss,
-}
-
 /// What happened to a delta, for the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -263,10 +254,10 @@ impl Functions<'_> {
             return;
         };
         let says_something = companion.writers != 0
-            || (companion.lease != 0 && self.keep(Rule::LeaseIsKept))
+            || companion.lease != 0
             || match companion.content {
                 Content::Unknown => false,
-                Content::Absent(_) => self.keep(Rule::AbsentMarkIsKept),
+                Content::Absent(_) => true,
                 Content::Value(version) => (self.shape)(version) != Shape::Plain,
             };
         if !says_something {
@@ -324,16 +315,12 @@ impl Functions<'_> {
     }
 
     /// Takes the lease for reader `token` if content may be filled.
-    pub fn look(&self, entry: &mut Entry, token: u8) -> Look {
-        if self.visible(entry).is_some() {
-            return Look::Hit;
-        }
+    pub fn look(&self, entry: &mut Entry, token: u8) {
         let writers = entry.companion.is_some_and(|c| c.writers != 0);
-        if writers && self.keep(Rule::FillNeedsNoWriters) {
-            return Look::Miss;
+        let refused = writers && self.keep(Rule::FillNeedsNoWriters);
+        if !refused && self.visible(entry).is_none() {
+            self.create(entry).lease = token;
         }
-        self.create(entry).lease = token;
-        Look::Miss
     }
 
     /// Sets what the store said at `version`, if that is still safe. Returns whether it was.

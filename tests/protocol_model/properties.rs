@@ -15,10 +15,19 @@ pub const LINEARIZABLE: &str = "I2: no reader gets a version older than one told
 pub const FRESH: &str = "I3: no call puts older content over newer";
 /// Invariant 4, one read after another.
 pub const ATOMIC: &str = "I4: no reader sees one key of a unit new, then another old";
-/// Invariant 4, several keys in one read.
+/// Invariant 4, several keys in one read. Not claimed where the cache may silently
+/// lose the companion of one key while writers are registered.
 pub const SNAPSHOT: &str = "I4: keys that are hit at once were current at once";
 /// The cache shows only what the store had.
 pub const EXACT: &str = "exact: what the cache shows is what the store had at that version";
+/// A value becomes visible without any reader's help.
+pub const WRITTEN_HIT: &str = "a written value is hit";
+/// A value becomes visible by a fill.
+pub const FILLED_HIT: &str = "a filled value is hit";
+/// An absent mark is hit.
+pub const ABSENCE_HIT: &str = "a written absence is hit";
+/// A delta is applied in the cache.
+pub const DELTA_RAN: &str = "a delta runs on hidden content";
 
 /// All properties.
 pub fn all() -> Vec<Property<Scenario>> {
@@ -28,10 +37,10 @@ pub fn all() -> Vec<Property<Scenario>> {
         Property::always(ATOMIC, atomic),
         Property::always(SNAPSHOT, snapshot),
         Property::always(EXACT, exact),
-        Property::sometimes("a written value is hit", written_value_is_hit),
-        Property::sometimes("a filled value is hit", filled_value_is_hit),
-        Property::sometimes("a written absence is hit", absent_mark_is_hit),
-        Property::sometimes("a delta runs on hidden content", |_, state: &State| state.worked.delta),
+        Property::sometimes(WRITTEN_HIT, written_value_is_hit),
+        Property::sometimes(FILLED_HIT, filled_value_is_hit),
+        Property::sometimes(ABSENCE_HIT, absent_mark_is_hit),
+        Property::sometimes(DELTA_RAN, |_, state: &State| state.worked.delta),
     ]
 }
 
@@ -54,6 +63,9 @@ fn atomic(model: &Scenario, state: &State) -> bool {
 }
 
 fn snapshot(model: &Scenario, state: &State) -> bool {
+    if model.loses_registrations() {
+        return true;
+    }
     let mut versions = [0; KEYS];
     for (key, version) in versions.iter_mut().enumerate() {
         match model.visible(state, key) {
@@ -89,7 +101,7 @@ fn written_value_is_hit(model: &Scenario, state: &State) -> bool {
 fn filled_value_is_hit(_: &Scenario, state: &State) -> bool {
     (0..KEYS).any(|key| state.cache[key].native.is_some())
         && state.commits == 0
-        && state.readers.contains(&Reading::Done)
+        && state.readers.iter().any(|r| matches!(r, Reading::Done(_)))
 }
 
 fn absent_mark_is_hit(model: &Scenario, state: &State) -> bool {

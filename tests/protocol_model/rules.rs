@@ -54,10 +54,6 @@ pub enum Rule {
     UnitObservesReads,
     /// An absent mark is hit only while no writer is registered.
     AbsentNeedsNoWriters,
-    /// A companion with an absent mark is kept.
-    AbsentMarkIsKept,
-    /// A companion with a lease is kept when it is written.
-    LeaseIsKept,
     /// A companion with writers is never evicted (it has no TTL).
     WritersAreNotEvicted,
     /// begin is confirmed before COMMIT is sent.
@@ -70,6 +66,14 @@ pub enum Rule {
     RefusedApplyWaitsForFence,
     /// A begin that got no answer is never repeated under the same id.
     BeginHasFreshId,
+    /// A reader loads only after its look was answered.
+    LoadAfterLook,
+    /// A batch calls abort only after the store confirmed its rollback.
+    AbortAfterRollback,
+    /// A transaction commits only in the generation of its begin.
+    CommitInGenerationOfBegin,
+    /// A look that got no answer is never repeated with the same token.
+    LookHasFreshToken,
     /// A transaction commits only while its proxy's registration is alive.
     CommitNeedsRegistration,
     /// An id is buried only after the store proved that its transaction is over.
@@ -86,8 +90,6 @@ pub enum Rule {
     FenceWaitsForTransactions,
     /// The fence empties the cache before it stamps it anew.
     FenceEmptiesCache,
-    /// apply and bury change all keys of a unit, or begin does, in one atomic call.
-    CallsAreAtomic,
 }
 
 /// The set of rules that a model keeps: all but a few.

@@ -34,6 +34,9 @@ pub enum Op {
     Delta(Shape),
     /// Reads the key under its row lock and tells of it.
     Read,
+    /// Means to write, begins, but finds under the row lock that there is nothing to change
+    /// (`SETNX` of a key that is there), and tells so.
+    Keep,
 }
 
 /// Whether a batch's keys belong together.
@@ -46,7 +49,7 @@ pub enum Kind {
 }
 
 /// One batch of a commit lane.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Work {
     /// Whether its keys belong together.
     pub kind: Kind,
@@ -76,6 +79,11 @@ impl Work {
         matches!(self.ops[key], Some(Op::Put(_) | Op::Delta(_)))
     }
 
+    /// Whether it registers itself at `key` before it commits.
+    pub fn begins(&self, key: usize) -> bool {
+        self.writes(key) || self.ops[key] == Some(Op::Keep)
+    }
+
     /// Whether it touches `key` at all.
     pub fn touches(&self, key: usize) -> bool {
         self.ops[key].is_some()
@@ -102,10 +110,12 @@ pub struct Faults {
     pub flush: u8,
     /// Losses of one key's three entries without any trace (`DEL` behind our back).
     pub drop_key: u8,
-    /// Second runs of an apply or an abort.
+    /// Second runs of an apply, an abort or a fill.
     pub repeat: u8,
     /// Begins that got no answer, were repeated, and run once more later.
     pub late_begin: u8,
+    /// Looks that got no answer, were repeated, and run once more later.
+    pub late_look: u8,
     /// Proxies declared dead, in the middle of whatever their batch was doing.
     pub death: u8,
     /// Fences that somebody raises without need.
@@ -181,6 +191,11 @@ impl Scenario {
     pub fn without(mut self, rule: Rule) -> Self {
         self.rules = self.rules.without(rule);
         self
+    }
+
+    /// Whether the cache may lose a registration without anybody noticing.
+    pub fn loses_registrations(&self) -> bool {
+        self.eviction == Eviction::Any || self.faults.drop_key > 0
     }
 
     /// The keys that any batch or reader touches, as bits.

@@ -4,7 +4,7 @@ use crate::cache::{Entry, Version};
 use crate::scenario::{Faults, KEYS, Op, READERS, Scenario, Shape, WRITERS};
 
 /// How far a batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Stage {
     /// No transaction yet.
     #[default]
@@ -20,7 +20,7 @@ pub enum Stage {
 }
 
 /// One batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Writer {
     /// How far it is.
     pub stage: Stage,
@@ -35,7 +35,7 @@ pub struct Writer {
 }
 
 /// How far a reader is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Reading {
     /// Not started.
     #[default]
@@ -48,12 +48,12 @@ pub enum Reading {
     Joined([Version; KEYS], [Version; KEYS]),
     /// Answered from a lease that is not told yet (only without `AnswerAfterFill`).
     Untold([Version; KEYS]),
-    /// Answered.
-    Done,
+    /// Answered with these versions (forgotten where no call can be repeated).
+    Done([Version; KEYS]),
 }
 
 /// A burial between reading the version and calling the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Burial {
     /// The dead batch.
     pub writer: u8,
@@ -191,14 +191,19 @@ impl State {
     }
 
     /// Raises `bound` for all keys of one unit, if one of the keys it wrote is known.
-    fn pull(&self, scenario: &Scenario, writer: usize, commits: usize, bound: &mut [Version; KEYS]) {
+    fn pull(
+        &self,
+        scenario: &Scenario,
+        writer: usize,
+        commits: usize,
+        bound: &mut [Version; KEYS],
+    ) {
         let work = &scenario.writers[writer];
         if work.kind == crate::scenario::Kind::Batch {
             return;
         }
-        let known = (0..KEYS).any(|key| {
-            work.writes(key) && bound[key] >= self.version_at(scenario, key, commits)
-        });
+        let known = (0..KEYS)
+            .any(|key| work.writes(key) && bound[key] >= self.version_at(scenario, key, commits));
         if !known {
             return;
         }

@@ -2,7 +2,7 @@
 
 use stateright::{Model, Property};
 
-use crate::cache::{Applied, Companion, Content, Effect, Entry, Functions, Look, Version};
+use crate::cache::{Applied, Companion, Content, Effect, Entry, Functions, Version};
 use crate::rules::Rule;
 use crate::scenario::{Eviction, KEYS, Kind, Op, Scenario, Shape};
 use crate::state::{Burial, Reading, Stage, State};
@@ -16,18 +16,26 @@ pub enum Step {
     Begin(usize),
     /// COMMIT takes effect.
     Commit(usize),
-    /// The store confirms a rollback.
+    /// The store confirms a rollback; the reply will tell what was loaded.
     Rollback(usize),
+    /// The store confirms a rollback; the reply tells nothing.
+    Fail(usize),
     /// apply, then the answer.
     Apply(usize),
     /// apply without content, then the answer.
     Invalidate(usize),
     /// abort, then the answer.
     Abort(usize),
+    /// abort while the transaction may still commit (only without `AbortAfterRollback`).
+    EarlyAbort(usize),
     /// An apply or abort that ran before runs once more.
     Repeat(usize),
     /// A begin that got no answer, and was repeated, runs late.
     LateBegin(usize),
+    /// A look that got no answer, and was repeated, runs late.
+    LateLook(usize),
+    /// A fill that ran before runs once more.
+    Refill(usize),
     /// The proxy sweeps the id of a begin that it gave up on.
     Sweep(usize),
     /// The batch's proxy is declared dead.
@@ -63,17 +71,20 @@ pub enum Step {
 }
 
 /// The id of the begin that a batch's apply names.
-fn id(writer: usize) -> u8 {
+pub fn id(writer: usize) -> u8 {
     1 << writer
 }
 
 /// The id of a begin that was repeated under another id.
-fn ghost(writer: usize) -> u8 {
+pub fn ghost(writer: usize) -> u8 {
     16 << writer
 }
 
+/// The token of a look whose answer nobody got.
+const UNUSED_TOKEN: u8 = 0xff;
+
 /// The token of a reader's lease.
-fn token(reader: usize) -> u8 {
+pub fn token(reader: usize) -> u8 {
     reader as u8 + 1
 }
 
@@ -135,9 +146,7 @@ impl Scenario {
             && (self.writers[writer].kind == Kind::Batch
                 || !self.rules.keep(Rule::UnitBeginsUnderLocks));
         let late = w.stage == Stage::Committed && !self.rules.keep(Rule::BeginBeforeCommit);
-        !w.begun
-            && (early || late || w.stage == Stage::Open)
-            && self.accepts_writer(state, writer)
+        !w.begun && (early || late || w.stage == Stage::Open) && self.accepts_writer(state, writer)
     }
 
     fn may_open(&self, state: &State, writer: usize) -> bool {
@@ -175,6 +184,10 @@ impl Scenario {
             w.stage == Stage::Open && left.rollback > 0,
             Step::Rollback(writer),
         );
+        offer(
+            w.stage == Stage::Open && left.rollback > 0,
+            Step::Fail(writer),
+        );
         let committed = w.stage == Stage::Committed && w.begun;
         let blind = !self.rules.keep(Rule::RefusedApplyWaitsForFence);
         offer(committed && (reachable || blind), Step::Apply(writer));
@@ -185,6 +198,11 @@ impl Scenario {
         offer(
             w.stage == Stage::RolledBack && reachable,
             Step::Abort(writer),
+        );
+        let early = !self.rules.keep(Rule::AbortAfterRollback);
+        offer(
+            early && w.stage == Stage::Open && w.begun && reachable,
+            Step::EarlyAbort(writer),
         );
         offer(
             w.stage == Stage::Done && w.begun && reachable && left.repeat > 0,
@@ -201,17 +219,21 @@ impl Scenario {
         });
         offer(swept && reachable, Step::Sweep(writer));
         offer(
-            !w.dead && w.stage != Stage::Done && left.death > 0 && (w.begun || w.stage == Stage::Open),
+            !w.dead
+                && w.stage != Stage::Done
+                && left.death > 0
+                && (w.begun || w.stage == Stage::Open),
             Step::Die(writer),
         );
         for key in 0..KEYS {
-            let may = self.writers[writer].writes(key) && self.may_exhume(state, writer, key);
+            let may = self.writers[writer].begins(key) && self.may_exhume(state, writer, key);
             offer(may, Step::Exhume(writer, key));
         }
     }
 
     fn reader_steps(&self, state: &State, reader: usize, steps: &mut Vec<Step>) {
         let reachable = self.accepts_reader(state, reader);
+        let early = !self.rules.keep(Rule::LoadAfterLook);
         match state.readers[reader] {
             Reading::Idle => {
                 let miss = self
@@ -219,10 +241,16 @@ impl Scenario {
                     .any(|key| self.visible(state, key).is_none());
                 if reachable && miss {
                     steps.push(Step::Look(reader));
+                    if early {
+                        steps.push(Step::Load(reader));
+                    }
                 }
             }
             Reading::Looked => steps.push(Step::Load(reader)),
             Reading::Loaded(_) => {
+                if reachable && early {
+                    steps.push(Step::Look(reader));
+                }
                 if reachable {
                     steps.push(Step::Fill(reader));
                 }
@@ -235,14 +263,23 @@ impl Scenario {
                     steps.push(Step::Fill(reader));
                 }
             }
-            Reading::Done => {}
+            Reading::Done(_) => {
+                if reachable && state.left.repeat > 0 {
+                    steps.push(Step::Refill(reader));
+                }
+            }
+        }
+        if state.readers[reader] != Reading::Idle && reachable && state.left.late_look > 0 {
+            steps.push(Step::LateLook(reader));
         }
     }
 
     fn cache_steps(&self, state: &State, key: usize, steps: &mut Vec<Step>) {
         let entry = &state.cache[key];
         let left = &state.left;
-        let told = self.visible(state, key).is_some_and(|v| v > state.told[key]);
+        let told = self
+            .visible(state, key)
+            .is_some_and(|v| v > state.told[key]);
         if told {
             steps.push(Step::Hit(key));
         }
@@ -274,7 +311,7 @@ impl Scenario {
 
     fn begin(&self, state: &mut State, writer: usize, id: u8) {
         for key in 0..KEYS {
-            if self.writers[writer].writes(key) {
+            if self.writers[writer].begins(key) {
                 self.on_key(state, key, |f, entry| f.begin(entry, id));
             }
         }
@@ -318,6 +355,12 @@ impl Scenario {
                     if self.rules.keep(Rule::UnitObservesReads) {
                         self.on_key(state, key, |f, entry| f.observe(entry, seen[key]));
                     }
+                    continue;
+                }
+                Some(Op::Keep) => {
+                    self.on_key(state, key, |f, entry| {
+                        f.abort(entry, id(writer), Some(seen[key]))
+                    });
                     continue;
                 }
                 Some(_) if !content => Effect::None,
@@ -367,6 +410,10 @@ impl Scenario {
                 self.see(state, writer);
                 state.writers[writer].stage = Stage::RolledBack;
             }
+            Step::Fail(writer) => {
+                state.left.rollback -= 1;
+                state.writers[writer].stage = Stage::RolledBack;
+            }
             Step::Apply(writer) => {
                 if self.accepts_writer(state, writer) {
                     self.apply(state, writer, true);
@@ -382,6 +429,7 @@ impl Scenario {
                 self.abort(state, writer);
                 self.finish(state, writer);
             }
+            Step::EarlyAbort(writer) => self.abort(state, writer),
             Step::Repeat(writer) => {
                 state.left.repeat -= 1;
                 if state.writers[writer].committed {
@@ -440,10 +488,11 @@ impl Scenario {
             }
             Step::Look(reader) => {
                 for key in self.reads(reader) {
-                    let look = self.on_key(state, key, |f, entry| f.look(entry, token(reader)));
-                    debug_assert!(look == Look::Miss || self.readers[reader].count_ones() > 1);
+                    self.on_key(state, key, |f, entry| f.look(entry, token(reader)));
                 }
-                state.readers[reader] = Reading::Looked;
+                if state.readers[reader] == Reading::Idle {
+                    state.readers[reader] = Reading::Looked;
+                }
             }
             Step::Load(reader) => {
                 let versions = self.load(state, reader);
@@ -460,7 +509,7 @@ impl Scenario {
                 }
             }
             Step::Fill(reader) => self.fill(state, reader),
-            _ => {}
+            _ => self.late_reader_step(state, step),
         }
     }
 
@@ -496,7 +545,37 @@ impl Scenario {
             state.wrong.stale_answer |= self.reads(reader).any(|key| versions[key] < bound[key]);
         }
         self.answer_reader(state, reader, versions);
-        state.readers[reader] = Reading::Done;
+        let kept = if state.left.repeat > 0 {
+            versions
+        } else {
+            [0; KEYS]
+        };
+        state.readers[reader] = Reading::Done(kept);
+    }
+
+    /// Calls of a reader that run a second time, when nobody waits for them any more.
+    fn late_reader_step(&self, state: &mut State, step: Step) {
+        match step {
+            Step::LateLook(reader) => {
+                state.left.late_look -= 1;
+                let fresh = self.rules.keep(Rule::LookHasFreshToken);
+                let token = if fresh { UNUSED_TOKEN } else { token(reader) };
+                for key in self.reads(reader) {
+                    self.on_key(state, key, |f, entry| f.look(entry, token));
+                }
+            }
+            Step::Refill(reader) => {
+                state.left.repeat -= 1;
+                if let Reading::Done(versions) = state.readers[reader] {
+                    for key in self.reads(reader) {
+                        self.on_key(state, key, |f, entry| {
+                            f.fill(entry, token(reader), versions[key])
+                        });
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 
     fn fault_step(&self, state: &mut State, step: Step) {
@@ -566,7 +645,8 @@ impl Scenario {
         for writer in 0..self.writers.len() {
             let w = &mut state.writers[writer];
             match w.stage {
-                Stage::Idle | Stage::Done => w.begun = false,
+                Stage::Idle => w.begun &= !self.rules.keep(Rule::CommitInGenerationOfBegin),
+                Stage::Done => w.begun = false,
                 Stage::Committed | Stage::RolledBack => {
                     w.begun = false;
                     self.finish(state, writer);
@@ -576,9 +656,11 @@ impl Scenario {
             }
         }
         for reader in &mut state.readers {
-            if *reader != Reading::Done {
-                *reader = Reading::Idle;
-            }
+            // A fill of the old generation is refused, also if it is repeated.
+            *reader = match reader {
+                Reading::Done(_) => Reading::Done([0; KEYS]),
+                _ => Reading::Idle,
+            };
         }
     }
 
@@ -634,9 +716,10 @@ impl Model for Scenario {
         for key in self.keys() {
             self.cache_steps(state, key, steps);
         }
-        if state.burial.is_some_and(|burial| {
-            self.accepted(state, |key| key == burial.key as usize)
-        }) {
+        if state
+            .burial
+            .is_some_and(|burial| self.accepted(state, |key| key == burial.key as usize))
+        {
             steps.push(Step::Bury);
         }
         if state.left.flush > 0 && self.keys().count() > 1 {
@@ -650,9 +733,13 @@ impl Model for Scenario {
     fn next_state(&self, last: &State, step: Step) -> Option<State> {
         let mut state = last.clone();
         match step {
-            Step::Hit(_) | Step::Look(_) | Step::Load(_) | Step::Fill(_) | Step::Join(_) => {
-                self.reader_step(&mut state, step);
-            }
+            Step::Hit(_)
+            | Step::Look(_)
+            | Step::Load(_)
+            | Step::Fill(_)
+            | Step::Join(_)
+            | Step::LateLook(_)
+            | Step::Refill(_) => self.reader_step(&mut state, step),
             Step::EvictNative(_)
             | Step::EvictHidden(_)
             | Step::EvictCompanion(_)
@@ -662,6 +749,7 @@ impl Model for Scenario {
             | Step::Fence => self.fault_step(&mut state, step),
             _ => self.writer_step(&mut state, step),
         }
+        self.sort_equals(&mut state);
         Some(state)
     }
 
