@@ -1,6 +1,9 @@
 //! The program as a person starts it: `check-config`, and `dev` with its
 //! private servers through clean stops, kills and failed starts.
 
+// Clippy's allow-unwrap-in-tests knows the tests, and not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
