@@ -248,7 +248,7 @@ impl Flow {
         match self.parts.cache.read(origin.db, origin.protocol, requests, expected).await {
             Ok(replies) => self.parts.fence.allows_hit(generation).then_some(replies),
             Err(error) => {
-                self.parts.reads.cache_failed(generation, &error, 0).await;
+                self.parts.fence.cache_failed(generation, &error, 0).await;
                 None
             }
         }

@@ -221,7 +221,7 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let mut call = Call::new(Function::Begin, keys.iter().copied(), generation, 1);
         call.bytes(id.as_bytes());
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Never).await.map(drop)
     }
 
     /// Applies the effects of the batch `id`. A full cache gets invalidations.
@@ -239,9 +239,9 @@ impl Cache {
             put_applied(&mut call, applied, content);
             call
         };
-        match self.call(request(Function::Apply, Content::Told)).await {
+        match self.call(request(Function::Apply, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Settle, Content::Only(Op::Invalidate))).await.map(drop)
+                self.call(request(Function::Settle, Content::Only(Op::Invalidate)), Repeat::Same).await.map(drop)
             }
             other => other.map(drop),
         }
@@ -257,7 +257,7 @@ impl Cache {
         let mut call = Call::new(Function::Look, keys.iter().copied(), generation, 2);
         call.bytes(token.as_bytes());
         call.number(self.lives.lease.as_millis() as i64);
-        let looks = call::looks(self.call(call).await?)?;
+        let looks = call::looks(self.call(call, Repeat::Never).await?)?;
         if looks.len() != keys.len() {
             return Err(CacheError::Refused("look answered for another number of keys".into()));
         }
@@ -280,9 +280,9 @@ impl Cache {
             put_applied(&mut call, content, told);
             call
         };
-        let reply = match self.call(request(Function::Fill, Content::Told)).await {
+        let reply = match self.call(request(Function::Fill, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Observe, Content::Only(Op::Observe))).await?
+                self.call(request(Function::Observe, Content::Only(Op::Observe)), Repeat::Same).await?
             }
             other => other?,
         };
@@ -301,7 +301,7 @@ impl Cache {
         let mut call = Call::new(Function::Bury, [key].into_iter(), generation, 2);
         call.bytes(proxy.as_bytes());
         call.number(version.0);
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Same).await.map(drop)
     }
 
     /// How the content of a key is told: a string that ends, or has ended for the
@@ -346,7 +346,7 @@ impl Cache {
     }
 
     /// Sends a call; once more where a connection was stale or the library missing.
-    async fn call(&self, call: Call) -> Result<Reply, CacheError> {
+    async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
         let request = call.finish();
         let mut attempts = 0;
         loop {
@@ -357,7 +357,7 @@ impl Cache {
             })?;
             self.check_holder(connection.identity())?;
             match connection.call(&request).await {
-                Err(CacheError::Lost(_)) if attempts <= 2 => {}
+                Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
                 Err(CacheError::Refused(text)) if attempts <= 2 && text.contains("Function not found") => {
                     load_library(&mut connection).await?;
                 }
@@ -365,6 +365,16 @@ impl Cache {
             }
         }
     }
+}
+
+/// Whether a call that got no answer may be sent again as it is.
+///
+/// A begin or look may not: if the first one arrived late, after the second was
+/// applied and its companion had gone, it would register an id (or a lease) that was already used up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Same,
+    Never,
 }
 
 /// What the cache is given: all, or (a full one) for each key only that it changed or was seen.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ahash::AHashMap;
 
-use super::lane::Job;
+use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
@@ -109,23 +109,6 @@ enum Cause {
 impl Failure {
     fn early(cause: Cause) -> Self {
         Self { cause, may_have_begun: false, keys: Vec::new() }
-    }
-
-    /// What that means for the attempt.
-    pub(super) fn attempt(self) -> super::lane::Attempt {
-        use super::lane::Attempt;
-        match self.cause {
-            Cause::Store(StoreError::Conflict(_)) => Attempt::Again(Refusal::Contended),
-            Cause::Store(error) if error.is_outage() => {
-                Attempt::Again(Refusal::StoreAway(error.to_string()))
-            }
-            Cause::Store(error) => Attempt::Poisoned(error),
-            Cause::Cache(error) => {
-                tracing::debug!(%error, "begin failed");
-                Attempt::Again(Refusal::Unsettled)
-            }
-            Cause::Moved(refusal) => Attempt::Again(refusal),
-        }
     }
 }
 
@@ -258,10 +241,7 @@ impl<'a> Batch<'a> {
         if keys.is_empty() {
             return Ok(());
         }
-        self.cache.begin(generation, &self.id, &keys).await.map_err(|error| {
-            self.fence.suspect(&error);
-            Cause::Cache(error)
-        })
+        self.cache.begin(generation, &self.id, &keys).await.map_err(Cause::Cache)
     }
 
     fn begun(&self, cause: Cause, plan: &Plan) -> Failure {
@@ -273,6 +253,22 @@ impl<'a> Batch<'a> {
         match written {
             Written::Versions(versions) => Ok(versions),
             Written::Contended => Err(self.begun(Cause::Moved(Refusal::Contended), plan)),
+        }
+    }
+
+    /// What a failure means for the `count`th attempt (from 0).
+    pub(super) async fn disturbed(&self, failure: Failure, count: u32) -> Attempt {
+        match failure.cause {
+            Cause::Store(StoreError::Conflict(_)) => Attempt::Again(Refusal::Contended),
+            Cause::Store(error) if error.is_outage() => {
+                Attempt::Again(Refusal::StoreAway(error.to_string()))
+            }
+            Cause::Store(error) => Attempt::Poisoned(error),
+            Cause::Cache(error) => {
+                self.fence.cache_failed(self.phase.generation(), &error, count).await;
+                Attempt::Again(Refusal::Unsettled)
+            }
+            Cause::Moved(refusal) => Attempt::Again(refusal),
         }
     }
 

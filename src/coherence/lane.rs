@@ -155,6 +155,11 @@ impl Lane {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Batches up to this one are over.
+    pub fn over(&self) -> u64 {
+        *self.progress.over.borrow()
+    }
+
     /// Waits until `batch` is applied; `false` if that takes longer than `limit`.
     pub async fn applied(&self, batch: u64, limit: Duration) -> bool {
         let mut over = self.progress.over.subscribe();
@@ -279,12 +284,12 @@ impl Worker {
             if attempt > 0 {
                 tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
             }
-            match self.attempt(jobs).await {
+            match self.attempt(jobs, attempt).await {
                 Attempt::Again(why) => {
-                    let away = matches!(why, Refusal::StoreAway(_) | Refusal::Unsettled);
-                    refusal = why;
                     // One more try with a fresh connection; then clients hear of it.
-                    if away && attempt >= 1 {
+                    let give_up = attempt >= 1 && matches!(why, Refusal::StoreAway(_));
+                    refusal = why;
+                    if give_up {
                         break;
                     }
                 }
@@ -295,7 +300,7 @@ impl Worker {
         Err(Attempt::Again(refusal))
     }
 
-    async fn attempt(&mut self, jobs: &[Job]) -> Attempt {
+    async fn attempt(&mut self, jobs: &[Job], count: u32) -> Attempt {
         let phase = match self.fence.settled().await {
             Ok(phase) => phase,
             Err(refusal) => return Attempt::Again(refusal),
@@ -309,7 +314,7 @@ impl Worker {
         };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
-        let attempt = self.prepare_and_commit(&batch, &session, jobs).await;
+        let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
         if !matches!(attempt, Attempt::Committed(_)) && !matches!(attempt, Attempt::Unknown(..)) {
             self.progress.finish(number);
         }
@@ -324,6 +329,7 @@ impl Worker {
         batch: &Batch<'_>,
         session: &Session,
         jobs: &[Job],
+        count: u32,
     ) -> Attempt {
         let prepared = match batch.prepare(session, jobs).await {
             Ok(prepared) => prepared,
@@ -333,7 +339,7 @@ impl Worker {
                 if confirmed && failure.may_have_begun {
                     batch.sweep(&failure.keys).await;
                 }
-                return failure.attempt();
+                return batch.disturbed(failure, count).await;
             }
         };
         if prepared.is_read_only() {
@@ -480,19 +486,13 @@ impl Telling {
         if applied.is_empty() {
             return Ok(());
         }
-        for attempt in 1.. {
+        for attempt in 0..APPLY_TRIES {
+            if self.fence.phase() != prepared.phase {
+                break;
+            }
             match self.cache.apply(generation, &prepared.id, &applied).await {
                 Ok(()) => return Ok(()),
-                Err(error) if attempt < APPLY_TRIES => {
-                    self.fence.suspect(&error);
-                    if self.fence.after(generation, Duration::from_millis(20)).await.is_ok() {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    self.fence.condemn(generation, error.to_string()).await;
-                    break;
-                }
+                Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
             }
         }
         let fenced = self.fence.after(generation, FENCE_MAX).await;

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection;
 use super::socket::Socket;
-use super::tls::{self, TlsError};
+use super::tls::{self, OfferError};
 use super::workbench::Pool;
 use crate::client::{Address, Entry, Hub, Order};
 use crate::config::Listen;
@@ -68,7 +68,7 @@ pub enum BindError {
     },
     /// TLS cannot be offered.
     #[error("[listen] TLS: {0}")]
-    Tls(#[from] TlsError),
+    Tls(#[from] OfferError),
 }
 
 /// The sockets that clients connect to.
