@@ -183,6 +183,12 @@ impl Cache {
         Ok((connection.identity().clone(), mark.map(Generation)))
     }
 
+    /// Puts this program's library into a cache that is in use already: it may
+    /// hold none, or that of another build.
+    pub async fn load_library(&self) -> Result<(), CacheError> {
+        load_library(&mut Connection::open(&self.options).await?).await
+    }
+
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
         let reply = connection.call(Request::from_args(&["TIME"]).raw()).await?;
         let Reply::Array(parts) = reply else { return Ok(()) };

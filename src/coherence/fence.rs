@@ -362,6 +362,9 @@ impl Follower {
             return self.raise(row.generation, error.to_string()).await;
         }
         self.cache.set_holder(row.run_id.as_deref());
+        if !matches!(self.fence.phase(), Phase::Active(_)) {
+            self.cache.load_library().await?;
+        }
         let asked = Instant::now();
         let current = self.store.fence().await?;
         if current != *row {
