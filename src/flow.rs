@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
+use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever};
@@ -113,7 +114,6 @@ impl Flow {
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
-            config.cache.fill_limit.as_usize(),
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
@@ -176,7 +176,7 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit { db: origin.db, calls: vec![call.clone()] })
+                .map(|(call, _)| Unit { db: origin.db, calls: smallvec![call.clone()] })
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
