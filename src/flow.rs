@@ -156,6 +156,11 @@ impl Flow {
             match group {
                 Group::Reads => self.read(origin, run, out).await,
                 Group::Writes => self.write(origin, run, out).await,
+                Group::Uncached => {
+                    for call in run {
+                        resp::encode(&self.miss(origin, call).await, origin.protocol, out);
+                    }
+                }
                 Group::Alone => {
                     for call in run {
                         let reply = match call.command.class {
@@ -332,6 +337,8 @@ impl Flow {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Reads,
+    /// Reads of keys that have the form of Freshet's own names in the cache.
+    Uncached,
     Writes,
     Alone,
 }
@@ -339,7 +346,10 @@ enum Group {
 impl Group {
     fn of(call: &Call) -> Self {
         match call.command.class {
-            Class::Read | Class::Expiry => Self::Reads,
+            Class::Read | Class::Expiry => {
+                let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
+                if call.key_indices().any(reserved) { Self::Uncached } else { Self::Reads }
+            }
             Class::Write => Self::Writes,
             Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
         }

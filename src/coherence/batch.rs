@@ -253,7 +253,12 @@ impl<'a> Batch<'a> {
                 self.fence.cache_failed(self.phase.generation(), &error, count).await;
                 Attempt::Again(Refusal::Unsettled)
             }
-            Cause::Moved(refusal) => Attempt::Again(refusal),
+            Cause::Moved(refusal) => {
+                if refusal == Refusal::Unsettled {
+                    self.fence.left(self.phase).await;
+                }
+                Attempt::Again(refusal)
+            }
         }
     }
 
