@@ -24,12 +24,31 @@ local function names(k)
   return '\0fc{' .. k .. '}', '\0fh{' .. k .. '}'
 end
 
--- An error unless the cache holds the caller's generation.
-local function fenced(generation)
-  arrive()
+local function mismatch(generation)
   local mark = call('GET', MARK)
   if mark ~= generation then
     return redis.error_reply('FENCED the cache holds generation ' .. (mark or 'none'))
+  end
+end
+
+-- An error unless every database named holds the caller's generation: each has
+-- a mark of its own, so that a FLUSHDB of one is noticed.
+local function fenced(generation, dbs)
+  arrive()
+  if dbs == '' then
+    return mismatch(generation)
+  end
+  local checked = {}
+  for i = 1, #dbs do
+    local db = byte(dbs, i) - 48
+    if not checked[db] then
+      call('SELECT', db)
+      local refused = mismatch(generation)
+      if refused then
+        return refused
+      end
+      checked[db] = true
+    end
   end
 end
 
@@ -38,7 +57,7 @@ local function databases(dbs)
   if dbs == '' then
     return function() end
   end
-  local current = 0
+  local current
   return function(i)
     local db = byte(dbs, i) - 48
     if db ~= current then
@@ -90,7 +109,7 @@ local function without(writers, id)
 end
 
 local function begin(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -181,7 +200,7 @@ end
 -- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
 -- life of an absent mark (ms), then op, version, value for each key.
 local function apply(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -229,7 +248,7 @@ end
 -- ARGV: generation, databases, token, life of a lease (ms).
 -- For each key: h (there), a (known to be absent), l (leased), w and the ids of its writers.
 local function look(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -259,7 +278,7 @@ end
 -- op (S, S<deadline> <expiry>, D or O), version, value for each key.
 -- For each key: 1 (set), 0 (refused: the cache was only told the version).
 local function fill(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -300,7 +319,7 @@ end
 -- ARGV: generation, databases, number of the dead proxy, version in the store
 -- after the proof of its death, for one key.
 local function bury(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -326,7 +345,10 @@ local function open(_, args)
     return redis.error_reply('FENCED the cache holds generation ' .. mark)
   end
   call('FLUSHALL', 'ASYNC')
-  call('SET', MARK, args[1])
+  for db = 0, 15 do
+    call('SELECT', db)
+    call('SET', MARK, args[1])
+  end
   return redis.status_reply('OK')
 end
 

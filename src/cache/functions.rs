@@ -24,7 +24,7 @@ const MARK: &[u8] = b"\0f:gen";
 /// of such a name is served from the store alone.
 pub const RESERVED_PREFIX: &[u8] = b"\0f";
 
-/// How long natives and marks live, and how far the clocks may be apart.
+/// What may be in the cache, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
     /// The longest life of a native.
@@ -35,6 +35,8 @@ pub struct Lives {
     pub lease: Duration,
     /// By how much earlier than its key a native dies.
     pub skew: Duration,
+    /// Longer values, in bytes, are not kept in the cache.
+    pub fill_limit: usize,
 }
 
 /// The backing Redis.
@@ -97,6 +99,7 @@ impl Cache {
                 absent: lives.absent_ttl,
                 lease: lives.lease,
                 skew: lives.clock_skew,
+                fill_limit: lives.fill_limit.as_usize(),
             },
         })
     }
@@ -183,6 +186,12 @@ impl Cache {
         Ok((connection.identity().clone(), mark.map(Generation)))
     }
 
+    /// Puts this program's library into a cache that is in use already: it may
+    /// hold none, or that of another build.
+    pub async fn load_library(&self) -> Result<(), CacheError> {
+        load_library(&mut Connection::open(&self.options).await?).await
+    }
+
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
         let reply = connection.call(Request::from_args(&["TIME"]).raw()).await?;
         let Reply::Array(parts) = reply else { return Ok(()) };
@@ -221,7 +230,7 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let mut call = Call::new(Function::Begin, keys.iter().copied(), generation, 1);
         call.bytes(id.as_bytes());
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Never).await.map(drop)
     }
 
     /// Applies the effects of the batch `id`. A full cache gets invalidations.
@@ -239,9 +248,9 @@ impl Cache {
             put_applied(&mut call, applied, content);
             call
         };
-        match self.call(request(Function::Apply, Content::Told)).await {
+        match self.call(request(Function::Apply, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Settle, Content::Only(Op::Invalidate))).await.map(drop)
+                self.call(request(Function::Settle, Content::Only(Op::Invalidate)), Repeat::Same).await.map(drop)
             }
             other => other.map(drop),
         }
@@ -257,7 +266,7 @@ impl Cache {
         let mut call = Call::new(Function::Look, keys.iter().copied(), generation, 2);
         call.bytes(token.as_bytes());
         call.number(self.lives.lease.as_millis() as i64);
-        let looks = call::looks(self.call(call).await?)?;
+        let looks = call::looks(self.call(call, Repeat::Never).await?)?;
         if looks.len() != keys.len() {
             return Err(CacheError::Refused("look answered for another number of keys".into()));
         }
@@ -280,9 +289,9 @@ impl Cache {
             put_applied(&mut call, content, told);
             call
         };
-        let reply = match self.call(request(Function::Fill, Content::Told)).await {
+        let reply = match self.call(request(Function::Fill, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Observe, Content::Only(Op::Observe))).await?
+                self.call(request(Function::Observe, Content::Only(Op::Observe)), Repeat::Same).await?
             }
             other => other?,
         };
@@ -301,13 +310,14 @@ impl Cache {
         let mut call = Call::new(Function::Bury, [key].into_iter(), generation, 2);
         call.bytes(proxy.as_bytes());
         call.number(version.0);
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Same).await.map(drop)
     }
 
-    /// How the content of a key is told: a string that ends, or has ended for the
-    /// cache already, needs its deadline.
+    /// How the content of a key is told: a string that ends needs its deadline. One
+    /// that is too long for the cache, or dead for it already, is not told.
     pub fn string_op(&self, value: bytes::Bytes, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
         match expires_at {
+            _ if value.len() > self.lives.fill_limit => Op::Invalidate,
             None => Op::String(value),
             Some(at) => match self.deadline(at, store_now) {
                 Some(deadline) => Op::Expiring { value, expires_at: at, deadline },
@@ -346,7 +356,7 @@ impl Cache {
     }
 
     /// Sends a call; once more where a connection was stale or the library missing.
-    async fn call(&self, call: Call) -> Result<Reply, CacheError> {
+    async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
         let request = call.finish();
         let mut attempts = 0;
         loop {
@@ -357,7 +367,7 @@ impl Cache {
             })?;
             self.check_holder(connection.identity())?;
             match connection.call(&request).await {
-                Err(CacheError::Lost(_)) if attempts <= 2 => {}
+                Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
                 Err(CacheError::Refused(text)) if attempts <= 2 && text.contains("Function not found") => {
                     load_library(&mut connection).await?;
                 }
@@ -365,6 +375,16 @@ impl Cache {
             }
         }
     }
+}
+
+/// Whether a call that got no answer may be sent again as it is.
+///
+/// A begin or look may not: if the first one arrived late, after the second was
+/// applied and its companion had gone, it would register an id (or a lease) that was already used up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Same,
+    Never,
 }
 
 /// What the cache is given: all, or (a full one) for each key only that it changed or was seen.

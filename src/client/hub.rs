@@ -1,10 +1,10 @@
 //! What all connections of a server share.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::registry::Registry;
 use super::slowlog::SlowLog;
@@ -31,7 +31,7 @@ pub struct Hub {
     pub started: Instant,
     /// The same by the clock on the wall.
     pub started_at: SystemTime,
-    config: RwLock<Arc<Config>>,
+    config: watch::Receiver<Arc<Config>>,
     address: OnceLock<SocketAddr>,
     working: Budget,
     receiving: Budget,
@@ -54,9 +54,14 @@ impl Budget {
         }
     }
 
+    /// The bytes that are held now, to the next full kilobyte each.
+    pub fn held(&self) -> usize {
+        (self.units as usize - self.semaphore.available_permits()) * ACCOUNTED_BYTES
+    }
+
     /// Waits until `bytes` more are free (all of them, if that is more than
     /// there is), and holds them until the answer is dropped.
-    pub async fn hold(&self, bytes: usize) -> tokio::sync::SemaphorePermit<'_> {
+    pub async fn hold(&self, bytes: usize) -> SemaphorePermit<'_> {
         let units = u32::try_from(bytes.div_ceil(ACCOUNTED_BYTES)).unwrap_or(u32::MAX);
         self.semaphore
             .acquire_many(units.min(self.units))
@@ -66,9 +71,10 @@ impl Budget {
 }
 
 impl Hub {
-    /// The hub of a server that starts now.
-    pub fn new(config: Arc<Config>, flow: Flow) -> Self {
-        let in_flight = config.limits.requests_in_flight_bytes.as_u64();
+    /// The hub of a server that starts now. When `config` changes,
+    /// connections see it at their next request.
+    pub fn new(config: watch::Receiver<Arc<Config>>, flow: Flow) -> Self {
+        let in_flight = config.borrow().limits.requests_in_flight_bytes.as_u64();
         Self {
             flow,
             registry: Registry::default(),
@@ -81,21 +87,14 @@ impl Hub {
             started_at: SystemTime::now(),
             working: Budget::new(in_flight),
             receiving: Budget::new(in_flight),
-            config: RwLock::new(config),
+            config,
             address: OnceLock::new(),
         }
     }
 
     /// The configuration in force.
     pub fn config(&self) -> Arc<Config> {
-        let config = self.config.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&config)
-    }
-
-    /// Puts another configuration in force, as far as it can change while the
-    /// server runs; connections see it at their next request.
-    pub fn reload(&self, config: Arc<Config>) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        Arc::clone(&self.config.borrow())
     }
 
     /// Notes the address at which clients connect; the first one counts.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
@@ -78,6 +78,7 @@ pub struct Entry {
     /// When it connected.
     pub since: Instant,
     order: AtomicU8,
+    idle_check: AtomicBool,
     waker: Mutex<Option<Waker>>,
     profile: Mutex<Profile>,
 }
@@ -98,8 +99,19 @@ impl Entry {
         self.wake();
     }
 
+    /// Asks the connection to close if it has waited too long for its client.
+    pub fn ask_idle(&self) {
+        self.idle_check.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether the connection was asked since it last looked.
+    pub fn take_idle_check(&self) -> bool {
+        self.idle_check.load(Ordering::Acquire) && self.idle_check.swap(false, Ordering::AcqRel)
+    }
+
     /// Makes the connection look around, if it waits for its client.
-    pub fn wake(&self) {
+    fn wake(&self) {
         let waker = lock(&self.waker).clone();
         if let Some(waker) = waker {
             waker.wake();
@@ -118,6 +130,13 @@ impl Entry {
     /// What others may see of the connection.
     pub fn profile(&self) -> MutexGuard<'_, Profile> {
         lock(&self.profile)
+    }
+
+    /// Notes that the client sent something, and which command was the last.
+    pub fn note_activity(&self, at: Instant, command: &'static str) {
+        let mut profile = self.profile();
+        profile.active_at = at;
+        profile.command = command;
     }
 
     /// The client's line in `CLIENT LIST`, without its end.
@@ -194,6 +213,7 @@ impl Registry {
             descriptor,
             since: now,
             order: AtomicU8::new(Order::Serve as u8),
+            idle_check: AtomicBool::new(false),
             waker: Mutex::new(None),
             profile: Mutex::new(Profile {
                 active_at: now,

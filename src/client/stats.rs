@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 
 use super::registry::lock;
-use crate::command::{Call, Command};
+use crate::command::{Call, Class, Command};
 use crate::resp::scan_reply;
+use crate::telemetry;
 
 /// As in Redis: further error codes are counted in the sum only.
 const ERROR_CODES_MAX: usize = 128;
@@ -94,6 +95,19 @@ impl Default for Rate {
     }
 }
 
+/// A class as metrics name it.
+fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Local => "local",
+        Class::Read => "read",
+        Class::Expiry => "expiry",
+        Class::Write => "write",
+        Class::Keyspace => "keyspace",
+        Class::Flush => "flush",
+        Class::Unserved => "unserved",
+    }
+}
+
 impl CommandStats {
     fn new(command: &'static Command) -> Self {
         let name = command.name.to_ascii_lowercase();
@@ -107,7 +121,7 @@ impl CommandStats {
             buckets: [const { AtomicU64::new(0) }; BUCKETS],
             answered: counter("ok"),
             erred: counter("error"),
-            latency: metrics::histogram!("freshet_command_seconds", "command" => name.clone()),
+            latency: metrics::histogram!(telemetry::COMMAND_SECONDS, "class" => class_name(command.class)),
         }
     }
 
@@ -190,6 +204,36 @@ impl Stats {
         } else if by_error.len() < ERROR_CODES_MAX {
             by_error.insert(code.into_owned(), 1);
         }
+    }
+
+    /// Counts bytes that came from a client.
+    pub fn note_read(&self, bytes: usize) {
+        self.reads.fetch_add(1, Relaxed);
+        self.input_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts bytes that go to a client.
+    pub fn note_write(&self, bytes: usize) {
+        self.writes.fetch_add(1, Relaxed);
+        self.output_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Counts a client that was admitted.
+    pub fn note_admitted(&self) {
+        self.connections.fetch_add(1, Relaxed);
+        metrics::counter!(telemetry::CONNECTIONS_TOTAL, "outcome" => "accepted").increment(1);
+    }
+
+    /// Counts a client for whom there was no room.
+    pub fn note_turned_away(&self) {
+        self.connections_refused.fetch_add(1, Relaxed);
+        metrics::counter!(telemetry::CONNECTIONS_TOTAL, "outcome" => "refused").increment(1);
+    }
+
+    /// Counts a client that did not read its replies.
+    pub fn note_cut_off(&self) {
+        self.connections_cut_off.fetch_add(1, Relaxed);
+        metrics::counter!(telemetry::CONNECTIONS_TOTAL, "outcome" => "cut_off").increment(1);
     }
 
     /// Counts a wrong name or password.

@@ -14,7 +14,7 @@ use super::{Fence, Lane, Loader, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Workspace};
-use crate::model::{Db, Generation, Key, Reply, UnixMs, Value};
+use crate::model::{Db, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{FenceState, Store};
 
 /// How often a read goes round (a writer, another's fill, the fence in its way)
@@ -56,8 +56,6 @@ pub struct Reads {
     fence: Arc<Fence>,
     lane: Arc<Lane>,
     loader: Loader,
-    /// Longer values are not filled.
-    fill_limit: usize,
     /// Keys that this proxy is filling; the channel closes when a fill is over.
     flights: Mutex<AHashMap<Key, watch::Receiver<()>>>,
     tokens: AtomicU64,
@@ -72,12 +70,11 @@ impl Reads {
         fence: Arc<Fence>,
         lane: Arc<Lane>,
         loader: Loader,
-        fill_limit: usize,
     ) -> Self {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
         let meters = ReadMeters::new();
-        Self { cache, store, fence, lane, loader, fill_limit, flights, tokens, meters }
+        Self { cache, store, fence, lane, loader, flights, tokens, meters }
     }
 
     /// Counts reads that the cache answered at once.
@@ -108,26 +105,13 @@ impl Reads {
                 Ok(Round::Answer(reply)) => return reply,
                 Ok(Round::Again) => {}
                 Err(Fault::Refusal(refusal)) => return refusal.reply(),
-                Err(Fault::Cache(error)) => self.cache_failed(generation, &error, round).await,
+                Err(Fault::Cache(error)) => self.fence.cache_failed(generation, &error, round).await,
             }
         }
         match self.from_store_alone(call, db, &keys).await {
             Ok(reply) => reply,
             Err(refusal) => refusal.reply(),
         }
-    }
-
-    /// Tells the fence, and gives it a moment to look.
-    pub async fn cache_failed(&self, generation: Generation, error: &CacheError, attempt: u32) {
-        if attempt >= 2 {
-            self.fence.condemn(generation, error.to_string()).await;
-            // What comes out is seen in the next round.
-            let _ = self.fence.after(generation, WAIT_MAX).await;
-            return;
-        }
-        self.fence.suspect(error);
-        let pause = Duration::from_millis(20 << attempt);
-        let _ = self.fence.after(generation, pause).await;
     }
 
     async fn round<R, F>(
@@ -152,6 +136,8 @@ impl Reads {
         };
         let token = format!("{}.t{}", self.fence.proxy(), self.tokens.fetch_add(1, Ordering::Relaxed));
         let wanted: Vec<&Key> = keys.iter().collect();
+        // Before the look: what is over by now and still registered is a ghost.
+        let over = self.lane.over();
         let looks = self.cache.look(generation, &token, &wanted).await?;
         if looks.iter().all(|look| *look == Look::Absent) {
             self.meters.absent_hits.increment(1);
@@ -161,7 +147,7 @@ impl Reads {
         if certain && call.command.class != Class::Expiry {
             return Ok(rerun(generation).await?.map_or(Round::Again, Round::Answer));
         }
-        if !last && self.writers_done(&looks, keys, generation).await {
+        if !last && self.writers_done(&looks, keys, generation, over).await {
             return Ok(Round::Again);
         }
         self.meters.misses.increment(1);
@@ -177,13 +163,24 @@ impl Reads {
 
     /// Waits for this proxy's own batches among the writers, and has those of
     /// dead proxies buried; whether to look again.
-    async fn writers_done(&self, looks: &[Look], keys: &[Key], generation: Generation) -> bool {
+    async fn writers_done(
+        &self,
+        looks: &[Look],
+        keys: &[Key],
+        generation: Generation,
+        over: u64,
+    ) -> bool {
         let own = format!("{}.", self.fence.proxy());
         for (look, key) in looks.iter().zip(keys) {
             let Look::Writers(ids) = look else { continue };
             for id in ids {
                 if let Some(batch) = id.strip_prefix(&own).and_then(|n| n.parse().ok()) {
-                    if self.lane.applied(batch, WAIT_MAX).await {
+                    let done = if batch <= over {
+                        self.sweep_ghost(id, key, generation).await
+                    } else {
+                        self.lane.applied(batch, WAIT_MAX).await
+                    };
+                    if done {
                         return true;
                     }
                 } else if let Some((proxy, _)) = id.split_once('.')
@@ -194,6 +191,13 @@ impl Reads {
             }
         }
         false
+    }
+
+    /// Takes out an id of a batch that is long over: its begin got no answer, and
+    /// arrived after it had been given up.
+    async fn sweep_ghost(&self, id: &str, key: &Key, generation: Generation) -> bool {
+        let seen = [Applied { key, op: Op::Observe, version: Version(0) }];
+        self.cache.apply(generation, id, &seen).await.is_ok()
     }
 
     /// Takes out what a dead proxy left at `key`; `false` while it lives.
@@ -270,10 +274,10 @@ impl Reads {
         match &found.content {
             _ if !leased => Op::Observe,
             Content::Absent => Op::Absent,
-            Content::Value(Value::String(value)) if value.len() <= self.fill_limit => {
+            Content::Value(Value::String(value)) => {
                 self.cache.string_op(value.clone(), found.expires_at, now)
             }
-            Content::Value(_) | Content::Header(_) => Op::Observe,
+            Content::Header(_) => Op::Observe,
         }
     }
 
