@@ -1,6 +1,6 @@
 # The image of `freshet serve`. Built with: make image
 
-FROM rust:1.95-bookworm AS build
+FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /build
 # The dependencies alone, in a layer that stays until Cargo.lock changes. The
 # lists of tests and benches are left out, since their files are not here.
@@ -20,7 +20,7 @@ RUN touch src/main.rs src/lib.rs build.rs \
 RUN sed -e 's/"127\.0\.0\.1:6380"/"0.0.0.0:6380"/' -e 's/"127\.0\.0\.1:9380"/"0.0.0.0:9380"/' \
         proxy.toml > /proxy.toml
 
-FROM debian:bookworm-slim
+FROM docker.io/library/debian:bookworm-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
