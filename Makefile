@@ -6,7 +6,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 ARGS ?=
-FUZZ_SECONDS ?= 60
 
 .PHONY: help
 help: ## Say what there is
@@ -31,6 +30,10 @@ test: ## All tests, in their short versions
 bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	@.ci/setup bench
 	cargo bench --locked --bench end_to_end
+
+.PHONY: model-large
+model-large: ## The protocol's model with larger bounds (long)
+	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them
