@@ -7,7 +7,8 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 RUN awk '/^\[\[/ { skip = 1 } /^\[[^[]/ { skip = 0 } !skip' Cargo.toml > Cargo.toml.new \
     && mv Cargo.toml Cargo.toml.full && mv Cargo.toml.new Cargo.toml \
-    && mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+    && mkdir src && echo '//! Empty.' > src/lib.rs \
+    && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
     && cargo build --release --locked --bin freshet \
     && mv Cargo.toml.full Cargo.toml && rm -r src
 COPY . .
