@@ -150,7 +150,10 @@ impl Running {
             unix_socket: listener.unix_socket().map(Path::to_owned),
             admin: admin_socket.local_addr()?,
         };
-        let flow = Flow::start(&settings).await?;
+        let flow = Flow::start(&settings).await.with_context(|| {
+            let (postgres, redis) = (&settings.postgres.url, &settings.redis.url);
+            format!("cannot start with {postgres} and {redis}")
+        })?;
         let admin = Admin::new(flow.clone());
         let pages = admin.clone();
         let pages = tokio::spawn(async move {

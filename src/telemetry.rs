@@ -183,7 +183,7 @@ pub struct LogControl(reload::Handle<EnvFilter, Registry>);
 impl LogControl {
     /// Puts `filter` into force.
     pub fn set(&self, filter: &LogFilter) {
-        if let Err(error) = self.0.reload(EnvFilter::new(filter.as_str())) {
+        if let Err(error) = self.0.reload(EnvFilter::new(filter.directives())) {
             tracing::error!(%error, "the log level could not be changed");
         }
     }
@@ -192,7 +192,7 @@ impl LogControl {
 /// Starts the log on standard error. If the process has one already, as in a
 /// test, that one stays.
 pub fn start_log(log: &Log) -> LogControl {
-    let (filter, handle) = reload::Layer::new(EnvFilter::new(log.level.as_str()));
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(log.level.directives()));
     let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
     let started = match log.format {

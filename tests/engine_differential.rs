@@ -39,7 +39,7 @@ use commands::{Arguments, DATABASES_USED};
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 /// How many calls are shown after a difference.
-const HISTORY_LEN: usize = 30;
+const HISTORY_LEN: usize = 400;
 
 /// After so many calls every command has come up.
 const CALLS_FOR_ALL: usize = 8_000;
@@ -213,7 +213,7 @@ impl Session {
         let is_resp3 = self.random.random();
         let client = self.client(db, is_resp3)?;
         client.send(arguments)?;
-        let theirs = client.read_bytes()?;
+        let theirs = client.read_with_bytes()?.1;
         let protocol = if is_resp3 {
             Protocol::Resp3
         } else {

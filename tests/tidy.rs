@@ -1,6 +1,9 @@
 //! Rules that the compiler does not know: which way the layers' imports point,
 //! no file that is compiled into nothing, and nothing left undone.
 
+// Clippy's allow-unwrap-in-tests knows the tests, and not their helpers.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

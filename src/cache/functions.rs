@@ -24,7 +24,7 @@ const MARK: &[u8] = b"\0f:gen";
 /// of such a name is served from the store alone.
 pub const RESERVED_PREFIX: &[u8] = b"\0f";
 
-/// How long natives and marks live, and how far the clocks may be apart.
+/// What may be in the cache, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
     /// The longest life of a native.
@@ -35,6 +35,8 @@ pub struct Lives {
     pub lease: Duration,
     /// By how much earlier than its key a native dies.
     pub skew: Duration,
+    /// Longer values, in bytes, are not kept in the cache.
+    pub fill_limit: usize,
 }
 
 /// The backing Redis.
@@ -97,6 +99,7 @@ impl Cache {
                 absent: lives.absent_ttl,
                 lease: lives.lease,
                 skew: lives.clock_skew,
+                fill_limit: lives.fill_limit.as_usize(),
             },
         })
     }
@@ -181,6 +184,12 @@ impl Cache {
         };
         self.read_clock(&mut connection).await?;
         Ok((connection.identity().clone(), mark.map(Generation)))
+    }
+
+    /// Puts this program's library into a cache that is in use already: it may
+    /// hold none, or that of another build.
+    pub async fn load_library(&self) -> Result<(), CacheError> {
+        load_library(&mut Connection::open(&self.options).await?).await
     }
 
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
@@ -304,10 +313,11 @@ impl Cache {
         self.call(call, Repeat::Same).await.map(drop)
     }
 
-    /// How the content of a key is told: a string that ends, or has ended for the
-    /// cache already, needs its deadline.
+    /// How the content of a key is told: a string that ends needs its deadline. One
+    /// that is too long for the cache, or dead for it already, is not told.
     pub fn string_op(&self, value: bytes::Bytes, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
         match expires_at {
+            _ if value.len() > self.lives.fill_limit => Op::Invalidate,
             None => Op::String(value),
             Some(at) => match self.deadline(at, store_now) {
                 Some(deadline) => Op::Expiring { value, expires_at: at, deadline },

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::access::{check_name, set_name};
 use super::hub::Hub;
-use super::local::{After, error_with, not_an_integer, syntax_error};
+use super::local::{After, error_with, not_an_integer, subcommand_error, syntax_error};
 use super::registry::{Entry, Order};
 use super::state::{Client, Eviction, Replies};
 use crate::command::args::is_word;
@@ -144,7 +144,7 @@ fn unblock(call: &Call) -> Reply {
         3 => {}
         4 if is_word(request.arg(3), "TIMEOUT") || is_word(request.arg(3), "ERROR") => {}
         4 => return Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
-        _ => return wrong_arity(call.command),
+        _ => return subcommand_error(call),
     }
     match parse_integer(request.arg(2)) {
         Some(_) => Reply::Integer(0),

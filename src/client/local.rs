@@ -74,6 +74,15 @@ pub fn syntax_error() -> Reply {
     Reply::error("ERR syntax error")
 }
 
+/// What Redis says of a subcommand whose arguments it cannot make sense of.
+pub fn subcommand_error(call: &Call) -> Reply {
+    error_with(
+        "ERR unknown subcommand or wrong number of arguments for '",
+        call.request.arg(1),
+        &format!("'. Try {} HELP.", call.command.family()),
+    )
+}
+
 /// `ERR value is not an integer or out of range`.
 pub fn not_an_integer() -> Reply {
     Reply::error("ERR value is not an integer or out of range")

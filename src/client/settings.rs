@@ -1,6 +1,8 @@
 //! `CONFIG`: the settings of Redis that clients ask for, as far as Freshet has
 //! them. What they are is decided by Freshet's own configuration file.
 
+use bytes::Bytes;
+
 use super::hub::Hub;
 use super::local::error_with;
 use super::slowlog::{ENTRIES_MAX, SLOWER_THAN};
@@ -23,22 +25,28 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
     }
 }
 
+/// A setting that is named in full is answered under the name as it was
+/// written, as Redis does.
 fn get(hub: &Hub, call: &Call) -> Reply {
-    let patterns: Vec<&[u8]> = call.request.args().skip(2).collect();
-    let chosen = values(hub).into_iter().filter(|(name, _)| {
-        patterns
-            .iter()
-            .any(|pattern| matches(pattern, name.as_bytes(), Case::Insensitive))
-    });
-    Reply::Map(
-        chosen
-            .map(|(name, value)| (Reply::bulk(name), Reply::bulk(value)))
-            .collect(),
-    )
+    let mut chosen: Vec<(Reply, Reply)> = Vec::new();
+    let mut known = values(hub);
+    for pattern in call.request.args().skip(2) {
+        let is_name = !pattern.iter().any(|byte| b"*?[".contains(byte));
+        known.retain(|(name, value)| {
+            let fits = matches(pattern, name.as_bytes(), Case::Insensitive);
+            if fits {
+                let name = if is_name { pattern } else { name.as_bytes() };
+                let name = Reply::bulk(Bytes::copy_from_slice(name));
+                chosen.push((name, Reply::bulk(value.clone())));
+            }
+            !fits
+        });
+    }
+    Reply::Map(chosen)
 }
 
 fn set(hub: &Hub, call: &Call) -> Reply {
-    if call.request.len() % 2 != 0 {
+    if !call.request.len().is_multiple_of(2) {
         return wrong_arity(call.command);
     }
     let name = call.request.arg(2);

@@ -78,7 +78,7 @@ impl SlowLog {
         let count = match call.request.len() {
             2 => Some(10),
             3 => parse_integer(call.request.arg(2)).filter(|count| *count >= -1),
-            _ => return super::local::syntax_error(),
+            _ => return super::local::subcommand_error(call),
         };
         let Some(count) = count else {
             return Reply::error("ERR count should be greater than or equal to -1");

@@ -119,8 +119,6 @@ struct Plan {
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
     now: UnixMs,
-    /// Whether a unit has several keys: then begin comes after the row locks.
-    has_wide_unit: bool,
 }
 
 impl Plan {
@@ -179,17 +177,12 @@ impl<'a> Batch<'a> {
     ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
         let plan = run(jobs, Workspace::default(), &[], &[], self.store.clock().now());
         let changes = plan.stored();
-        let persisting = session.begin_and_write(self.proxy, &changes, plan.now);
-        let (guard, written) = if plan.has_wide_unit {
-            let persisted = persisting.await.map_err(|e| Failure::early(Cause::Store(e)))?;
-            self.begin(&plan).await.map_err(|cause| self.begun(cause, &plan))?;
-            persisted
-        } else {
-            let (persisted, begun) = tokio::join!(persisting, self.begin(&plan));
-            let persisted = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-            begun.map_err(|cause| self.begun(cause, &plan))?;
-            persisted
-        };
+        let (persisted, begun) = tokio::join!(
+            session.begin_and_write(self.proxy, &changes, plan.now),
+            self.begin(&plan)
+        );
+        let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
         self.check(&guard).map_err(|cause| self.begun(cause, &plan))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
@@ -218,17 +211,9 @@ impl<'a> Batch<'a> {
             return Ok((guard, plan, Vec::new()));
         }
         let changes = plan.stored();
-        let writing = session.write(&changes, plan.now);
-        let written = if plan.has_wide_unit {
-            let written = writing.await.map_err(|e| Failure::early(Cause::Store(e)))?;
-            self.begin(&plan).await.map_err(|cause| self.begun(cause, &plan))?;
-            written
-        } else {
-            let (written, begun) = tokio::join!(writing, self.begin(&plan));
-            let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-            begun.map_err(|cause| self.begun(cause, &plan))?;
-            written
-        };
+        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&plan));
+        let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((guard, plan, versions))
@@ -268,7 +253,12 @@ impl<'a> Batch<'a> {
                 self.fence.cache_failed(self.phase.generation(), &error, count).await;
                 Attempt::Again(Refusal::Unsettled)
             }
-            Cause::Moved(refusal) => Attempt::Again(refusal),
+            Cause::Moved(refusal) => {
+                if refusal == Refusal::Unsettled {
+                    self.fence.left(self.phase).await;
+                }
+                Attempt::Again(refusal)
+            }
         }
     }
 
@@ -367,14 +357,7 @@ fn run(
         .filter(|(request, _)| changes.binary_search_by(|(key, ..)| key.cmp(&request.key)).is_err())
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
-    let has_wide_unit = jobs.iter().flat_map(|job| &job.units).any(|unit| {
-        unit.calls.len() > 1
-            || unit.calls.iter().any(|call| {
-                // COPY and MOVE name a second key by its database.
-                call.key_indices().nth(1).is_some() || engine::needs(call, unit.db).len() > 1
-            })
-    });
-    Plan { replies, changes, seen, now, has_wide_unit }
+    Plan { replies, changes, seen, now }
 }
 
 fn is_reserved(key: &Key) -> bool {

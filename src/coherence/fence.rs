@@ -186,6 +186,12 @@ impl Fence {
         .await
     }
 
+    /// Waits until this proxy has noticed that `phase` is over, or a moment.
+    pub async fn left(&self, phase: Phase) {
+        // A moment that passes for nothing only makes the caller ask again.
+        let _ = self.wait(GIVE_UP_MAX / 4, |now| *now != phase).await;
+    }
+
     async fn wait(
         &self,
         limit: Duration,
@@ -362,6 +368,9 @@ impl Follower {
             return self.raise(row.generation, error.to_string()).await;
         }
         self.cache.set_holder(row.run_id.as_deref());
+        if !matches!(self.fence.phase(), Phase::Active(_)) {
+            self.cache.load_library().await?;
+        }
         let asked = Instant::now();
         let current = self.store.fence().await?;
         if current != *row {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Prepared};
@@ -40,7 +41,7 @@ pub struct Unit {
     /// The database they run in.
     pub db: Db,
     /// One command, or those of a MULTI block.
-    pub calls: Vec<Call>,
+    pub calls: SmallVec<[Call; 1]>,
 }
 
 /// Units of one connection in their order, and where their replies go.
@@ -48,7 +49,8 @@ pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
     answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Its share of the lane's bounds, given back when it is answered.
+    _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl Job {
@@ -79,8 +81,10 @@ struct Progress {
 impl Progress {
     fn finish(&self, batch: u64) {
         let mut finished = self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        finished.insert(batch);
         self.over.send_modify(|over| {
+            if batch > *over {
+                finished.insert(batch);
+            }
             while finished.remove(&(*over + 1)) {
                 *over += 1;
             }
@@ -140,14 +144,11 @@ impl Lane {
             Arc::clone(&self.bytes_room).acquire_many_owned(bytes_wanted).await.map_err(|_| Refusal::Stopping)?,
         );
         let (answer, answered) = oneshot::channel();
-        self.in_flight.fetch_add(count, Ordering::Relaxed);
-        let sent = self.jobs.send(Job { units, bytes, answer, _room: room }).await;
-        let replies = match sent {
+        let _counted = Counted::new(&self.in_flight, count);
+        match self.jobs.send(Job { units, bytes, answer, _room: Some(room) }).await {
             Ok(()) => answered.await.unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
             Err(_) => Err(Refusal::Stopping),
-        };
-        self.in_flight.fetch_sub(count, Ordering::Relaxed);
-        replies
+        }
     }
 
     /// Units that wait or are worked on.
@@ -165,6 +166,22 @@ impl Lane {
         let mut over = self.progress.over.subscribe();
         let wait = over.wait_for(|over| *over >= batch);
         matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
+    }
+}
+
+/// Units counted as in flight until this is dropped, also by a client that goes.
+struct Counted<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize, units: usize) -> Self {
+        counter.fetch_add(units, Ordering::Relaxed);
+        Self(counter, units)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -250,14 +267,7 @@ impl Worker {
             let mut replies = Vec::with_capacity(job.units.len());
             for unit in &job.units {
                 let (answer, answered) = oneshot::channel();
-                let permits = Arc::new(Semaphore::new(2));
-                let (Ok(one), Ok(two)) =
-                    (Arc::clone(&permits).try_acquire_owned(), permits.try_acquire_owned())
-                else {
-                    continue;
-                };
-                let single = Job { units: vec![unit.clone()], bytes: 0, answer, _room: (one, two) };
-                let single = vec![single];
+                let single = vec![Job { units: vec![unit.clone()], bytes: 0, answer, _room: None }];
                 let started = Instant::now();
                 match self.attempts(&single).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,

@@ -56,8 +56,6 @@ pub struct Reads {
     fence: Arc<Fence>,
     lane: Arc<Lane>,
     loader: Loader,
-    /// Longer values are not filled.
-    fill_limit: usize,
     /// Keys that this proxy is filling; the channel closes when a fill is over.
     flights: Mutex<AHashMap<Key, watch::Receiver<()>>>,
     tokens: AtomicU64,
@@ -72,12 +70,11 @@ impl Reads {
         fence: Arc<Fence>,
         lane: Arc<Lane>,
         loader: Loader,
-        fill_limit: usize,
     ) -> Self {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
         let meters = ReadMeters::new();
-        Self { cache, store, fence, lane, loader, fill_limit, flights, tokens, meters }
+        Self { cache, store, fence, lane, loader, flights, tokens, meters }
     }
 
     /// Counts reads that the cache answered at once.
@@ -277,10 +274,10 @@ impl Reads {
         match &found.content {
             _ if !leased => Op::Observe,
             Content::Absent => Op::Absent,
-            Content::Value(Value::String(value)) if value.len() <= self.fill_limit => {
+            Content::Value(Value::String(value)) => {
                 self.cache.string_op(value.clone(), found.expires_at, now)
             }
-            Content::Value(_) | Content::Header(_) => Op::Observe,
+            Content::Header(_) => Op::Observe,
         }
     }
 

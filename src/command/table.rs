@@ -212,7 +212,7 @@ pub static TABLE: &[Command] = &[
         row("MEMORY|USAGE", -3, READONLY, range(2, 2, 1), Read),
     ]),
     family("MODULE", -2, PLAIN, Local, &[
-        row("MODULE|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("MODULE|HELP", 2, LOADING | STALE, NONE, Local),
         row("MODULE|LIST", 2, ADMIN | NOSCRIPT, NONE, Local),
         row("MODULE|LOAD", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
         row("MODULE|LOADEX", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),

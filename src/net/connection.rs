@@ -269,8 +269,8 @@ impl Connection<'_> {
             };
             bytes += request.raw().len();
             match judge(request, &self.client) {
-                Ok(call) => bench.calls.push(call),
-                Err(next) => return next,
+                Verdict::Run(call) => bench.calls.push(call),
+                Verdict::Stop(next) => return next,
             }
         }
         Next::More
@@ -466,21 +466,29 @@ fn is_idle(hub: &Hub, since: Instant) -> bool {
     limit > Duration::ZERO && since.elapsed() >= limit
 }
 
-/// Where a request goes: to the data path, or elsewhere.
-fn judge(request: Request, client: &Client) -> Result<Call, Next> {
+/// Where a request goes.
+enum Verdict {
+    /// To the data path.
+    Run(Call),
+    /// Elsewhere, and the calls before it run first.
+    Stop(Next),
+}
+
+fn judge(request: Request, client: &Client) -> Verdict {
     let name = request.arg(0);
     if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
-        return Err(Next::CrossProtocol);
+        return Verdict::Stop(Next::CrossProtocol);
     }
-    let call = resolve(request).map_err(|reply| Next::Refuse(Refusal { call: None, reply }))?;
+    let call = match resolve(request) {
+        Ok(call) => call,
+        Err(reply) => return Verdict::Stop(Next::Refuse(Refusal { call: None, reply })),
+    };
     if let Err(reply) = admit(client, &call) {
-        return Err(Next::Refuse(Refusal {
-            call: Some(call),
-            reply,
-        }));
+        let call = Some(call);
+        return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
     }
     match call.command.class {
-        Class::Local => Err(Next::Local(call)),
-        _ => Ok(call),
+        Class::Local => Verdict::Stop(Next::Local(call)),
+        _ => Verdict::Run(call),
     }
 }

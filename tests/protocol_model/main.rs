@@ -1,6 +1,6 @@
 //! A model of the coherence protocol of `src/ARCHITECTURE.md`, explored exhaustively.
 //!
-//! One or two keys (`S`, a string; `C`, a collection whose writes are deltas) in
+//! One or two keys (a string; a collection, which takes deltas) in
 //! a store and a cache; batches and readers of different proxies, whose steps
 //! interleave in every order. Faults may come between any two steps, each as often
 //! as the scenario says: eviction, flush, loss of single keys, death of a proxy,
@@ -36,7 +36,7 @@ mod symmetry;
 
 use std::time::Instant;
 
-use scenario::{Faults, Kind, Op, Scenario, Shape, Work};
+use scenario::{Faults, Op, Scenario, Shape, Work};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
 /// Writes a string without expiry.

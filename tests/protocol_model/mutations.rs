@@ -160,20 +160,73 @@ needed! {
     refused_apply_waits_for_fence: RefusedApplyWaitsForFence, batch_and_loss;
 }
 
-/// Asserts that each of the two rules covers for the other in `scenario`.
-fn either(scenario: fn() -> Scenario, one: Rule, two: Rule) {
-    covers(scenario, one);
-    covers(scenario, two);
-    breaks(scenario().without(one).without(two));
+/// One string without faults but evictions, under `volatile-*`.
+fn one_quiet_string() -> Scenario {
+    one_string().eviction(Eviction::Idle)
 }
 
-/// Asserts that `scenario` holds without `rule`.
-fn covers(scenario: fn() -> Scenario, rule: Rule) {
-    let (violations, _) = explore(scenario().without(rule));
-    assert!(violations.is_empty(), "without {rule:?}: {violations:#?}");
+/// One unit alone; its proxy may die.
+fn one_unit_and_death() -> Scenario {
+    Scenario {
+        writers: vec![UNIT],
+        ..units()
+    }
+}
+
+/// Asserts that `rule` is a second line behind `first` in `scenario`: both must go for a trace.
+fn second_line(scenario: fn() -> Scenario, rule: Rule, first: Rule) {
+    for kept in [rule, first] {
+        let dropped = if kept == rule { first } else { rule };
+        let (violations, _) = explore(scenario().without(dropped));
+        assert!(
+            violations.is_empty(),
+            "{kept:?} does not cover for {dropped:?}: {violations:#?}"
+        );
+    }
+    breaks(scenario().without(rule).without(first));
 }
 
 #[test]
-fn begin_need_not_hide_what_it_deletes() {
-    either(units, Rule::BeginHides, Rule::BeginDeletesUnknownNative);
+fn begin_may_hide_a_native_of_unknown_version() {
+    let (rule, first) = (Rule::BeginDeletesUnknownNative, Rule::BeginHides);
+    second_line(one_string_bad_network, rule, first);
+}
+
+#[test]
+fn floor_refuses_what_a_lease_lets_through() {
+    let (rule, first) = (Rule::WritersVoidLease, Rule::FillChecksFloor);
+    second_line(one_quiet_string, rule, first);
+}
+
+#[test]
+fn floor_holds_back_an_older_whole_value() {
+    let (rule, first) = (Rule::WholeChecksVersion, Rule::UnhideChecksFloor);
+    second_line(one_quiet_string, rule, first);
+}
+
+#[test]
+fn floor_holds_back_what_a_burial_left() {
+    let (rule, first) = (Rule::BuryDeletes, Rule::BuryRaisesFloor);
+    second_line(one_unit_and_death, rule, first);
+}
+
+/// A unit whose begin comes before its transaction needs the check of the registration ...
+#[test]
+fn locks_or_registration_stop_a_buried_unit() {
+    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitNeedsRegistration);
+    second_line(units, rule, first);
+}
+
+/// ... and that of the generation.
+#[test]
+fn locks_or_generation_stop_a_unit_begun_before_a_flush() {
+    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitInGenerationOfBegin);
+    second_line(unit_and_flush, rule, first);
+}
+
+/// The limit that the documentation states: `allkeys-*` may evict the registration of one
+/// key of a unit alone.
+#[test]
+fn units_are_torn_under_allkeys_policies() {
+    breaks(units().eviction(Eviction::Any));
 }

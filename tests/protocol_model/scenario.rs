@@ -2,17 +2,12 @@
 
 use crate::rules::{Rule, Rules};
 
-/// How many keys a model has at most: `S`, a string, and `C`, a collection.
+/// How many keys a model has at most: a string (0), and a collection (1).
 pub const KEYS: usize = 2;
 /// How many writers (batches) a model has at most.
 pub const WRITERS: usize = 4;
 /// How many readers a model has at most.
 pub const READERS: usize = 3;
-
-/// Index of the string key.
-pub const S: usize = 0;
-/// Index of the collection key.
-pub const C: usize = 1;
 
 /// What a key holds at a version, as far as the cache must know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

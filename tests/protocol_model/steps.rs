@@ -20,6 +20,8 @@ pub enum Step {
     Rollback(usize),
     /// The store confirms a rollback; the reply tells nothing.
     Fail(usize),
+    /// The store rolls back (a deadlock, a conflict), and the same batch will try again.
+    Redo(usize),
     /// apply, then the answer.
     Apply(usize),
     /// apply without content, then the answer.
@@ -188,6 +190,10 @@ impl Scenario {
             w.stage == Stage::Open && left.rollback > 0,
             Step::Fail(writer),
         );
+        offer(
+            w.stage == Stage::Open && left.rollback > 0,
+            Step::Redo(writer),
+        );
         let committed = w.stage == Stage::Committed && w.begun;
         let blind = !self.rules.keep(Rule::RefusedApplyWaitsForFence);
         offer(committed && (reachable || blind), Step::Apply(writer));
@@ -305,10 +311,6 @@ impl Scenario {
         }
     }
 
-    fn open(&self, state: &mut State, writer: usize) {
-        state.writers[writer].stage = Stage::Open;
-    }
-
     fn begin(&self, state: &mut State, writer: usize, id: u8) {
         for key in 0..KEYS {
             if self.writers[writer].begins(key) {
@@ -399,7 +401,7 @@ impl Scenario {
 
     fn writer_step(&self, state: &mut State, step: Step) {
         match step {
-            Step::Open(writer) => self.open(state, writer),
+            Step::Open(writer) => state.writers[writer].stage = Stage::Open,
             Step::Begin(writer) => {
                 state.writers[writer].begun = true;
                 self.begin(state, writer, id(writer));
@@ -409,6 +411,10 @@ impl Scenario {
                 state.left.rollback -= 1;
                 self.see(state, writer);
                 state.writers[writer].stage = Stage::RolledBack;
+            }
+            Step::Redo(writer) => {
+                state.left.rollback -= 1;
+                state.writers[writer].stage = Stage::Idle;
             }
             Step::Fail(writer) => {
                 state.left.rollback -= 1;
