@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::support::{Client, Stack, Value, seed};
 
 const READERS: usize = 4;
+/// Between two flushes. The cache is in use again after a few milliseconds.
+const FLUSH_PAUSE: Duration = Duration::from_millis(40);
 
 fn time() -> Duration {
     seed::seconds("FRESHET_RACE_SECONDS", 3)
@@ -43,7 +45,7 @@ fn race(stack: &Stack, writer: fn(&mut Client, u64), reader: fn(&mut Client), fl
             if flush {
                 cache.ok(&["FLUSHALL"]).unwrap();
             }
-            thread::sleep(Duration::from_millis(7));
+            thread::sleep(FLUSH_PAUSE);
         }
         over.store(true, Ordering::Relaxed);
     });

@@ -77,7 +77,7 @@ fn increments_are_exact_while_the_cache_is_flushed() {
             let mut cache = stack.cache.client().unwrap();
             while !over.load(Ordering::Relaxed) {
                 cache.ok(&["FLUSHALL"]).unwrap();
-                thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(40));
             }
         });
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
