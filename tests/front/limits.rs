@@ -23,7 +23,11 @@ fn resident_kilobytes(pid: u32) -> u64 {
 
 #[test]
 fn client_that_never_reads_is_cut_off_within_bounded_memory() {
-    let stack = Stack::start_with(&[("limits.output_buffer", "1MB")], &[]).unwrap();
+    let settings = [
+        ("limits.output_buffer", "1MB"),
+        ("limits.output_timeout", "1s"),
+    ];
+    let stack = Stack::start_with(&settings, &[]).unwrap();
     let mut client = stack.client().unwrap();
     client.ok(&["SET", "large", &"x".repeat(200_000)]).unwrap();
     let before = resident_kilobytes(stack.program.pid().unwrap());
