@@ -100,6 +100,14 @@ fn unit_and_flush() -> Scenario {
         })
 }
 
+/// A unit, and readers of both its keys at once.
+fn unit_and_wide_reader() -> Scenario {
+    Scenario::new("unit, reader of both keys", PRESENT)
+        .writers(&[UNIT])
+        .readers(&[3])
+        .faults(EVICTIONS)
+}
+
 /// A batch of single keys in two databases: one is flushed, the other loses a key silently.
 fn batch_and_loss() -> Scenario {
     Scenario::new("batch, loss and flush", PRESENT)
@@ -135,6 +143,7 @@ needed! {
     observe_deletes_older: ObserveDeletesOlder, one_string;
     observe_deletes_unknown: ObserveDeletesUnknown, one_string;
     answer_comes_after_fill: AnswerAfterFill, one_string;
+    wide_reader_needs_one_snapshot: OneSnapshot, unit_and_wide_reader;
     late_joiner_needs_accepted_fill: LateJoinerNeedsAcceptedFill, one_string_bad_network;
     creator_deletes_hidden: CreatorDeletesHidden, one_kept_key;
     unhide_checks_floor: UnhideChecksFloor, one_string;
