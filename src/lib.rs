@@ -29,7 +29,9 @@ pub mod resp;
 
 pub mod model;
 
+pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fault;
 pub mod telemetry;
+pub mod tls;

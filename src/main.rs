@@ -1,3 +1,7 @@
 //! The program `freshet`: start and exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    freshet::cli::main()
+}

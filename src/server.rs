@@ -1,1 +1,295 @@
-//! server
+//! Builds and wires the parts: start order, reload, drain.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::admin::Admin;
+use crate::client::Hub;
+use crate::config::{Config, Environment, Runtime, TakesEffect};
+use crate::flow::Flow;
+use crate::net::Listener;
+use crate::telemetry::{self, LogControl};
+
+/// Where a running server is reached.
+#[derive(Clone, Debug)]
+pub struct Addresses {
+    /// Clients by TCP.
+    pub clients: SocketAddr,
+    /// Clients by Unix socket.
+    pub unix_socket: Option<PathBuf>,
+    /// Metrics and health.
+    pub admin: SocketAddr,
+}
+
+/// Where the configuration came from, to read it again.
+pub struct ConfigSource {
+    /// The file.
+    pub path: PathBuf,
+    /// The variables, which the process keeps as they were at its start.
+    pub environment: Environment,
+}
+
+/// What a server is started with.
+pub struct Settings {
+    /// The configuration.
+    pub config: Config,
+    /// Where to read it again; without it there is no reload.
+    pub source: Option<ConfigSource>,
+    /// The log whose level a reload may change.
+    pub log: LogControl,
+}
+
+/// SIGTERM and SIGINT (Ctrl-C), from the moment it is installed.
+pub struct StopSignal {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignal {
+    /// Takes both signals over from the system's default, which ends the process.
+    pub fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next of them.
+    pub async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The runtime that `[runtime]` asks for.
+pub fn runtime(settings: &Runtime) -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = match settings.threads {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get().div_ceil(2)),
+        n => usize::from(n),
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("freshet")
+        .enable_all()
+        .build()
+}
+
+/// Serves until `stop` asks to end; then finishes what was accepted.
+///
+/// `ready` is called once clients are served. Errors are those of the start,
+/// and of a drain that took longer than `drain_timeout`.
+pub async fn run(
+    settings: Settings,
+    stop: &mut StopSignal,
+    ready: impl FnOnce(&Addresses),
+) -> anyhow::Result<()> {
+    telemetry::recorder();
+    telemetry::record_start();
+    let (sender, receiver) = watch::channel(Arc::new(settings.config.clone()));
+    let mut started = tokio::select! {
+        started = Running::start(receiver) => started?,
+        () = stop.wait() => {
+            tracing::info!("stopped before the start was complete");
+            return Ok(());
+        }
+    };
+    let mut background = JoinSet::new();
+    background.spawn(upkeep());
+    if let Some(source) = settings.source {
+        background.spawn(reload_when_asked(source, sender.clone(), settings.log));
+    }
+    tracing::info!(
+        version = telemetry::VERSION,
+        clients = %started.addresses.clients,
+        admin = %started.addresses.admin,
+        postgres = %settings.config.postgres.url,
+        redis = %settings.config.redis.url,
+        "serving"
+    );
+    ready(&started.addresses);
+    tokio::select! {
+        () = stop.wait() => {}
+        error = started.broken() => return Err(error),
+    }
+    let limit = sender.borrow().runtime.drain_timeout;
+    started.drain(limit, stop).await
+}
+
+/// The parts of a server that clients are served by.
+struct Running {
+    addresses: Addresses,
+    flow: Flow,
+    admin: Admin,
+    pages: JoinHandle<()>,
+    clients: JoinHandle<()>,
+    /// Tells `clients` to accept no more and to finish.
+    finish: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// Binds the sockets first, so that an occupied port is found before
+    /// anything was changed; clients wait in the backlog until all is up.
+    async fn start(config: watch::Receiver<Arc<Config>>) -> anyhow::Result<Self> {
+        let settings = config.borrow().clone();
+        let listener = Listener::bind(&settings.listen).await?;
+        let admin_socket = TcpListener::bind(settings.admin.address)
+            .await
+            .with_context(|| format!("[admin] address {}", settings.admin.address))?;
+        let addresses = Addresses {
+            clients: listener.address(),
+            unix_socket: listener.unix_socket().map(Path::to_owned),
+            admin: admin_socket.local_addr()?,
+        };
+        let flow = Flow::start(&settings).await.with_context(|| {
+            let (postgres, redis) = (&settings.postgres.url, &settings.redis.url);
+            format!("cannot start with {postgres} and {redis}")
+        })?;
+        let admin = Admin::new(flow.clone());
+        let pages = admin.clone();
+        let pages = tokio::spawn(async move {
+            if let Err(error) = pages.serve(admin_socket).await {
+                tracing::error!(%error, "the admin address is not served any more");
+            }
+        });
+        let hub = Arc::new(Hub::new(config, flow.clone()));
+        let (finish, finished) = oneshot::channel();
+        let clients = tokio::spawn(listener.serve(hub, async {
+            // A sender that is gone is also a reason to finish.
+            let _ = finished.await;
+        }));
+        Ok(Self {
+            addresses,
+            flow,
+            admin,
+            pages,
+            clients,
+            finish,
+        })
+    }
+
+    /// Waits for clients to be served no more, which nobody asked for: a
+    /// program that lives on without them would look healthy and be of no use.
+    async fn broken(&mut self) -> anyhow::Error {
+        match (&mut self.clients).await {
+            Ok(()) => anyhow!("clients are not served any more"),
+            Err(error) => anyhow!("clients are not served any more: {error}"),
+        }
+    }
+
+    /// Stops accepting, and waits until everything accepted is answered.
+    async fn drain(self, limit: Duration, stop: &mut StopSignal) -> anyhow::Result<()> {
+        let units = self.flow.status().units_in_flight;
+        tracing::info!(units_in_flight = units, ?limit, "draining");
+        self.admin.begin_drain();
+        let connections = self.clients.abort_handle();
+        let work = async {
+            drop(self.finish);
+            if let Err(error) = self.clients.await {
+                tracing::error!(%error, "the clients' connections ended badly");
+            }
+            self.flow.drain().await;
+        };
+        let outcome = tokio::select! {
+            outcome = tokio::time::timeout(limit, work) => {
+                outcome.context("accepted work was not finished within the drain limit")
+            }
+            () = stop.wait() => Err(anyhow!("asked to stop a second time: not drained")),
+        };
+        connections.abort();
+        self.pages.abort();
+        if outcome.is_ok() {
+            tracing::info!("drained");
+        }
+        outcome
+    }
+}
+
+/// Folds the samples of histograms, which are kept one by one until then.
+async fn upkeep() {
+    let recorder = telemetry::recorder();
+    let mut ticks = tokio::time::interval(telemetry::UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        recorder.run_upkeep();
+    }
+}
+
+/// How often the configuration file is looked at.
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Reads the configuration again at SIGHUP and whenever its file changes.
+async fn reload_when_asked(
+    source: ConfigSource,
+    current: watch::Sender<Arc<Config>>,
+    log: LogControl,
+) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::error!(%error, "no reload: SIGHUP cannot be received"),
+    };
+    let mut seen = stamp(&source.path);
+    let mut ticks = tokio::time::interval(FILE_CHECK_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = ticks.tick() => {
+                if stamp(&source.path) == seen {
+                    continue;
+                }
+            }
+        }
+        seen = stamp(&source.path);
+        reload(&source, &current, &log);
+    }
+}
+
+/// What changes when somebody writes or replaces the file.
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// Takes over what can be changed while serving. A file with mistakes changes nothing.
+fn reload(source: &ConfigSource, current: &watch::Sender<Arc<Config>>, log: &LogControl) {
+    let new = match Config::load(&source.path, &source.environment) {
+        Ok(new) => new,
+        Err(error) => return tracing::error!(%error, "not reloaded"),
+    };
+    let old = current.borrow().clone();
+    let differences = old.differences(&new);
+    if differences.is_empty() {
+        return tracing::info!("reloaded: nothing has changed");
+    }
+    let names = |effect: TakesEffect| {
+        let chosen = differences.iter().filter(|d| d.takes_effect == effect);
+        let names: Vec<_> = chosen
+            .map(|d| format!("{}.{}", d.section, d.name))
+            .collect();
+        names.join(", ")
+    };
+    let (live, later) = (names(TakesEffect::Live), names(TakesEffect::AtRestart));
+    if old.log.level != new.log.level {
+        log.set(&new.log.level);
+    }
+    if !live.is_empty() {
+        current.send_replace(Arc::new(old.with_live_settings_of(&new)));
+        tracing::info!(settings = live, "reloaded");
+    }
+    if !later.is_empty() {
+        tracing::warn!(
+            settings = later,
+            "changed, but in force only after a restart"
+        );
+    }
+}

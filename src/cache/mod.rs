@@ -1,1 +1,17 @@
-//! cache
+//! The backing Redis. All Lua is here, and all connections to it.
+
+mod call;
+mod connection;
+mod error;
+mod functions;
+mod link;
+mod pipe;
+
+
+pub use call::{Applied, Fill, Look, Op};
+pub use connection::{Connection, Manager};
+pub use error::CacheError;
+
+pub use functions::{Cache, RESERVED_PREFIX};
+pub use link::{Identity, Link, LinkOptions};
+pub use pipe::{Pipe, Replies};

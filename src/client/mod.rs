@@ -1,1 +1,25 @@
-//! client
+//! One client's state, and the commands that are answered from it or from
+//! what the server knows of itself, without the data path.
+
+mod access;
+mod clients;
+mod help;
+mod hub;
+mod info;
+mod latency;
+mod local;
+mod operations;
+mod process;
+mod registry;
+mod settings;
+mod slowlog;
+mod state;
+mod stats;
+
+pub use access::{REDIS_VERSION, admit};
+pub use hub::Hub;
+pub use local::{After, answer};
+pub use registry::{Address, Entry, Full, Order, Profile, Registry};
+pub use slowlog::SlowLog;
+pub use state::{Client, Eviction, Library, Mode, Replies};
+pub use stats::Stats;

@@ -1,1 +1,19 @@
-//! coherence
+//! The only place where store and cache meet.
+
+mod batch;
+mod fence;
+mod keyspace;
+mod lane;
+mod loader;
+mod meters;
+mod read;
+mod refusal;
+mod sweep;
+
+pub use fence::{Fence, FenceTask, Order, Phase};
+pub use keyspace::Keyspace;
+pub use lane::{Lane, Unit};
+pub use loader::Loader;
+pub use read::Reads;
+pub use refusal::Refusal;
+pub use sweep::purge_forever;

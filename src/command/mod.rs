@@ -1,8 +1,16 @@
 //! What a command is: its name, arity, flags, key positions and class, and a
 //! request resolved against that table.
 
+pub mod args;
+pub mod docs;
+pub mod flags;
+mod getkeys;
+pub mod glob;
+mod resolve;
 mod table;
 
+pub use flags::Flags;
+pub use resolve::{resolve, wrong_arity};
 pub use table::{TABLE, lookup};
 
 use bytes::Bytes;
@@ -29,6 +37,10 @@ pub enum Class {
 }
 
 /// Where a command's keys stand among its arguments.
+///
+/// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `XREAD`,
+/// `MIGRATE`, `GEORADIUS`: none of them served) keywords say where further
+/// keys are; only [`docs`] knows these, for `COMMAND GETKEYS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// It names none.
@@ -42,25 +54,58 @@ pub enum Keys {
         /// Distance between two keys.
         step: u8,
     },
+    /// As many as an argument says, directly behind it: `EVAL script numkeys key ...`.
+    Counted {
+        /// Index of one more key that stands before the number (`ZUNIONSTORE`); 0: none.
+        fixed: u8,
+        /// Index of the number.
+        count: u8,
+    },
 }
 
 /// One row of the command table.
 #[derive(Debug)]
 pub struct Command {
-    /// Its name in upper case.
+    /// Its name in upper case; of a subcommand, `FAMILY|SUBCOMMAND`.
     pub name: &'static str,
     /// The number of arguments, the name included; negative: at least that many.
     pub arity: i8,
+    /// What Redis says of it.
+    pub flags: Flags,
     /// Where its keys stand.
     pub keys: Keys,
     /// Who answers it.
     pub class: Class,
+    /// The rows of its subcommands, if it is a family such as `OBJECT`.
+    pub subcommands: &'static [Command],
+}
+
+impl Command {
+    /// The first word of its name: `OBJECT` for `OBJECT|ENCODING`.
+    pub fn family(&self) -> &'static str {
+        self.name.split('|').next().unwrap_or(self.name)
+    }
+
+    /// Its second word, if it is a subcommand: `ENCODING` for `OBJECT|ENCODING`.
+    pub fn subcommand(&self) -> Option<&'static str> {
+        self.name.split_once('|').map(|(_, second)| second)
+    }
+
+    /// Whether it takes `count` arguments, its name (two for a subcommand) included.
+    pub fn accepts(&self, count: usize) -> bool {
+        let arity = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 {
+            count >= arity
+        } else {
+            count == arity
+        }
+    }
 }
 
 /// A request that names a known command with a right number of arguments.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Its row in the table.
+    /// Its row in the table; of a family, the row of the subcommand.
     pub command: &'static Command,
     /// The arguments.
     pub request: Request,
@@ -70,8 +115,8 @@ impl Call {
     /// The argument indices of the keys, in order; duplicates stay.
     pub fn key_indices(&self) -> impl Iterator<Item = usize> + use<> {
         let count = self.request.len();
-        let (first, last, step) = match self.command.keys {
-            Keys::None => (1, 0, 1),
+        let (fixed, first, last, step) = match self.command.keys {
+            Keys::None => (0, 1, 0, 1),
             Keys::Range { first, last, step } => {
                 let last = if last < 0 {
                     count as isize + isize::from(last)
@@ -79,13 +124,22 @@ impl Call {
                     isize::from(last)
                 };
                 (
+                    0,
                     usize::from(first),
-                    last.min(count as isize - 1).max(0) as usize,
+                    last.max(0) as usize,
                     usize::from(step),
                 )
             }
+            Keys::Counted { fixed, count: at } => {
+                let at = usize::from(at);
+                let named = self.request.args().nth(at).and_then(args::integer);
+                let named = named.map_or(0, |n| n.clamp(0, count as i64) as usize);
+                (usize::from(fixed), at + 1, at + named, 1)
+            }
         };
-        (first..=last).step_by(step)
+        let fixed = (fixed > 0).then_some(fixed);
+        let last = last.min(count.saturating_sub(1));
+        fixed.into_iter().chain((first..=last).step_by(step))
     }
 
     /// The names of the keys, in order; duplicates stay.

@@ -1,13 +1,556 @@
 //! The command table: data, readable without knowing Rust.
+//!
+//! A row is: name, arity, flags, keys, class. The arity counts the name;
+//! negative means at least that many. Names, arities, flags and keys are those
+//! of Redis 7.0 (`tests/command_reference.rs` compares them with a real
+//! server); the class is Freshet's. `CLIENT|SETINFO` is from Redis 7.2, since
+//! client libraries send it on every connect.
+//!
+//! Commands with subcommands are a `family`: the row of the family itself, then
+//! one row for each subcommand, named `FAMILY|SUBCOMMAND`.
 
-use super::Command;
+use super::flags::*;
+use super::{Class, Command, Flags, Keys};
+use Class::{Expiry, Flush, Keyspace, Local, Read, Unserved, Write};
+
+const NONE: Keys = Keys::None;
+const FIRST: Keys = range(1, 1, 1);
+const ALL: Keys = range(1, -1, 1);
+
+const fn range(first: u8, last: i8, step: u8) -> Keys {
+    Keys::Range { first, last, step }
+}
+
+const fn counted(fixed: u8, count: u8) -> Keys {
+    Keys::Counted { fixed, count }
+}
+
+const fn row(name: &'static str, arity: i8, flags: u32, keys: Keys, class: Class) -> Command {
+    Command {
+        name,
+        arity,
+        flags: Flags::new(flags),
+        keys,
+        class,
+        subcommands: &[],
+    }
+}
+
+const fn family(
+    name: &'static str,
+    arity: i8,
+    flags: u32,
+    class: Class,
+    subcommands: &'static [Command],
+) -> Command {
+    Command {
+        name,
+        arity,
+        flags: Flags::new(flags),
+        keys: Keys::None,
+        class,
+        subcommands,
+    }
+}
+
+/// The flags that all commands running scripts share.
+const SCRIPT: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS;
 
 /// Every command that Freshet knows, served or not.
-pub const TABLE: &[Command] = &[];
+#[rustfmt::skip]
+pub static TABLE: &[Command] = &[
+    // String.
+    row("APPEND", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("DECR", 2, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("DECRBY", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("GET", 2, READONLY | FAST, FIRST, Read),
+    row("GETDEL", 2, WRITE | FAST, FIRST, Write),
+    row("GETEX", -2, WRITE | FAST, FIRST, Write),
+    row("GETRANGE", 4, READONLY, FIRST, Read),
+    row("GETSET", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("INCR", 2, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("INCRBY", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("INCRBYFLOAT", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("LCS", -3, READONLY, range(1, 2, 1), Read),
+    row("MGET", -2, READONLY | FAST, ALL, Read),
+    row("MSET", -3, WRITE | DENYOOM, range(1, -1, 2), Write),
+    row("MSETNX", -3, WRITE | DENYOOM, range(1, -1, 2), Write),
+    row("PSETEX", 4, WRITE | DENYOOM, FIRST, Write),
+    row("SET", -3, WRITE | DENYOOM, FIRST, Write),
+    row("SETEX", 4, WRITE | DENYOOM, FIRST, Write),
+    row("SETNX", 3, WRITE | DENYOOM | FAST, FIRST, Write),
+    row("SETRANGE", 4, WRITE | DENYOOM, FIRST, Write),
+    row("STRLEN", 2, READONLY | FAST, FIRST, Read),
+    row("SUBSTR", 4, READONLY, FIRST, Read),
+    // Bitmap.
+    row("BITCOUNT", -2, READONLY, FIRST, Read),
+    row("BITFIELD", -2, WRITE | DENYOOM, FIRST, Write),
+    row("BITFIELD_RO", -2, READONLY | FAST, FIRST, Read),
+    row("BITOP", -4, WRITE | DENYOOM, range(2, -1, 1), Write),
+    row("BITPOS", -3, READONLY, FIRST, Read),
+    row("GETBIT", 3, READONLY | FAST, FIRST, Read),
+    row("SETBIT", 4, WRITE | DENYOOM, FIRST, Write),
+    // Generic.
+    row("COPY", -3, WRITE | DENYOOM, range(1, 2, 1), Write),
+    row("DEL", -2, WRITE, ALL, Write),
+    row("DUMP", 2, READONLY, FIRST, Read),
+    row("EXISTS", -2, READONLY | FAST, ALL, Read),
+    row("EXPIRE", -3, WRITE | FAST, FIRST, Write),
+    row("EXPIREAT", -3, WRITE | FAST, FIRST, Write),
+    row("EXPIRETIME", 2, READONLY | FAST, FIRST, Expiry),
+    row("KEYS", 2, READONLY, NONE, Keyspace),
+    row("MIGRATE", -6, WRITE | MOVABLEKEYS, range(3, 3, 1), Unserved),
+    row("MOVE", 3, WRITE | FAST, FIRST, Write),
+    family("OBJECT", -2, PLAIN, Local, &[
+        row("OBJECT|ENCODING", 3, READONLY, range(2, 2, 1), Read),
+        row("OBJECT|FREQ", 3, READONLY, range(2, 2, 1), Read),
+        row("OBJECT|HELP", 2, LOADING | STALE, NONE, Local),
+        row("OBJECT|IDLETIME", 3, READONLY, range(2, 2, 1), Read),
+        row("OBJECT|REFCOUNT", 3, READONLY, range(2, 2, 1), Read),
+    ]),
+    row("PERSIST", 2, WRITE | FAST, FIRST, Write),
+    row("PEXPIRE", -3, WRITE | FAST, FIRST, Write),
+    row("PEXPIREAT", -3, WRITE | FAST, FIRST, Write),
+    row("PEXPIRETIME", 2, READONLY | FAST, FIRST, Expiry),
+    row("PTTL", 2, READONLY | FAST, FIRST, Expiry),
+    row("RANDOMKEY", 1, READONLY, NONE, Keyspace),
+    row("RENAME", 3, WRITE, range(1, 2, 1), Write),
+    row("RENAMENX", 3, WRITE | FAST, range(1, 2, 1), Write),
+    row("RESTORE", -4, WRITE | DENYOOM, FIRST, Write),
+    row("SCAN", -2, READONLY, NONE, Keyspace),
+    row("SORT", -2, WRITE | DENYOOM | MOVABLEKEYS, FIRST, Unserved),
+    row("SORT_RO", -2, READONLY | MOVABLEKEYS, FIRST, Unserved),
+    row("TOUCH", -2, READONLY | FAST, ALL, Read),
+    row("TTL", 2, READONLY | FAST, FIRST, Expiry),
+    row("TYPE", 2, READONLY | FAST, FIRST, Read),
+    row("UNLINK", -2, WRITE | FAST, ALL, Write),
+    row("WAIT", 3, NOSCRIPT, NONE, Local),
+    // Connection.
+    row("AUTH", -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
+    family("CLIENT", -2, PLAIN, Local, &[
+        row("CLIENT|CACHING", 3, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|GETNAME", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|GETREDIR", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|HELP", 2, LOADING | STALE, NONE, Local),
+        row("CLIENT|ID", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|INFO", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|KILL", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|LIST", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|NO-EVICT", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|PAUSE", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|REPLY", 3, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|SETINFO", 4, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|SETNAME", 3, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|TRACKING", -3, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|TRACKINGINFO", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|UNBLOCK", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|UNPAUSE", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+    ]),
+    row("ECHO", 2, LOADING | STALE | FAST, NONE, Local),
+    row("HELLO", -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
+    row("PING", -1, FAST, NONE, Local),
+    row("QUIT", -1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
+    row("RESET", 1, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
+    row("SELECT", 2, LOADING | STALE | FAST, NONE, Local),
+    // Server.
+    family("ACL", -2, PLAIN, Local, &[
+        row("ACL|CAT", -2, NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|DELUSER", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|DRYRUN", -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|GENPASS", -2, NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|GETUSER", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("ACL|LIST", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|LOAD", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|LOG", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|SAVE", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|SETUSER", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|USERS", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+        row("ACL|WHOAMI", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
+    ]),
+    row("BGREWRITEAOF", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local),
+    row("BGSAVE", -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local),
+    family("COMMAND", -1, LOADING | STALE, Local, &[
+        row("COMMAND|COUNT", 2, LOADING | STALE, NONE, Local),
+        row("COMMAND|DOCS", -2, LOADING | STALE, NONE, Local),
+        row("COMMAND|GETKEYS", -4, LOADING | STALE, NONE, Local),
+        row("COMMAND|GETKEYSANDFLAGS", -4, LOADING | STALE, NONE, Local),
+        row("COMMAND|HELP", 2, LOADING | STALE, NONE, Local),
+        row("COMMAND|INFO", -2, LOADING | STALE, NONE, Local),
+        row("COMMAND|LIST", -2, LOADING | STALE, NONE, Local),
+    ]),
+    family("CONFIG", -2, PLAIN, Local, &[
+        row("CONFIG|GET", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CONFIG|HELP", 2, LOADING | STALE, NONE, Local),
+        row("CONFIG|RESETSTAT", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CONFIG|REWRITE", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CONFIG|SET", -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+    ]),
+    row("DBSIZE", 1, READONLY | FAST, NONE, Keyspace),
+    row("DEBUG", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+    row("FAILOVER", -1, ADMIN | NOSCRIPT | STALE, NONE, Unserved),
+    row("FLUSHALL", -1, WRITE, NONE, Flush),
+    row("FLUSHDB", -1, WRITE, NONE, Flush),
+    row("INFO", -1, LOADING | STALE, NONE, Local),
+    row("LASTSAVE", 1, LOADING | STALE | FAST, NONE, Local),
+    family("LATENCY", -2, PLAIN, Local, &[
+        row("LATENCY|DOCTOR", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("LATENCY|GRAPH", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("LATENCY|HELP", 2, LOADING | STALE, NONE, Local),
+        row("LATENCY|HISTOGRAM", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("LATENCY|HISTORY", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("LATENCY|LATEST", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("LATENCY|RESET", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+    ]),
+    row("LOLWUT", -1, READONLY | FAST, NONE, Local),
+    family("MEMORY", -2, PLAIN, Local, &[
+        row("MEMORY|DOCTOR", 2, PLAIN, NONE, Local),
+        row("MEMORY|HELP", 2, LOADING | STALE, NONE, Local),
+        row("MEMORY|MALLOC-STATS", 2, PLAIN, NONE, Local),
+        row("MEMORY|PURGE", 2, PLAIN, NONE, Local),
+        row("MEMORY|STATS", 2, PLAIN, NONE, Local),
+        row("MEMORY|USAGE", -3, READONLY, range(2, 2, 1), Read),
+    ]),
+    family("MODULE", -2, PLAIN, Local, &[
+        row("MODULE|HELP", 2, LOADING | STALE, NONE, Local),
+        row("MODULE|LIST", 2, ADMIN | NOSCRIPT, NONE, Local),
+        row("MODULE|LOAD", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
+        row("MODULE|LOADEX", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
+        row("MODULE|UNLOAD", 3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
+    ]),
+    row("MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    row("PSYNC", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
+    row("REPLCONF", -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Unserved),
+    row("REPLICAOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Unserved),
+    row("RESTORE-ASKING", -4, WRITE | DENYOOM | ASKING, FIRST, Unserved),
+    row("ROLE", 1, NOSCRIPT | LOADING | STALE | FAST, NONE, Local),
+    row("SAVE", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Local),
+    row("SHUTDOWN", -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, NONE, Local),
+    row("SLAVEOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Unserved),
+    family("SLOWLOG", -2, PLAIN, Local, &[
+        row("SLOWLOG|GET", -2, ADMIN | LOADING | STALE, NONE, Local),
+        row("SLOWLOG|HELP", 2, LOADING | STALE, NONE, Local),
+        row("SLOWLOG|LEN", 2, ADMIN | LOADING | STALE, NONE, Local),
+        row("SLOWLOG|RESET", 2, ADMIN | LOADING | STALE, NONE, Local),
+    ]),
+    row("SWAPDB", 3, WRITE | FAST, NONE, Flush),
+    row("SYNC", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
+    row("TIME", 1, LOADING | STALE | FAST, NONE, Local),
+    // Transactions.
+    row("DISCARD", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
+    row("EXEC", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Unserved),
+    row("MULTI", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
+    row("UNWATCH", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
+    row("WATCH", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, ALL, Unserved),
+    // Scripting.
+    row("EVAL", -3, SCRIPT, counted(0, 2), Unserved),
+    row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
+    row("EVALSHA", -3, SCRIPT, counted(0, 2), Unserved),
+    row("EVALSHA_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
+    row("FCALL", -3, SCRIPT, counted(0, 2), Unserved),
+    row("FCALL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
+    family("FUNCTION", -2, PLAIN, Unserved, &[
+        row("FUNCTION|DELETE", 3, WRITE | NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|DUMP", 2, NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|FLUSH", -2, WRITE | NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("FUNCTION|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
+        row("FUNCTION|LIST", -2, NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|LOAD", -3, WRITE | DENYOOM | NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|RESTORE", -3, WRITE | DENYOOM | NOSCRIPT, NONE, Unserved),
+        row("FUNCTION|STATS", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
+    ]),
+    family("SCRIPT", -2, PLAIN, Unserved, &[
+        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Unserved),
+        row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Unserved),
+        row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Unserved),
+        row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("SCRIPT|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
+        row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Unserved),
+    ]),
+    // Pubsub.
+    row("PSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    row("PUBLISH", 3, PUBSUB | LOADING | STALE | FAST, NONE, Unserved),
+    family("PUBSUB", -2, PLAIN, Unserved, &[
+        row("PUBSUB|CHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
+        row("PUBSUB|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("PUBSUB|NUMPAT", 2, PUBSUB | LOADING | STALE, NONE, Unserved),
+        row("PUBSUB|NUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
+        row("PUBSUB|SHARDCHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
+        row("PUBSUB|SHARDNUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
+    ]),
+    row("PUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    row("SPUBLISH", 3, PUBSUB | LOADING | STALE | FAST, FIRST, Unserved),
+    row("SSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Unserved),
+    row("SUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    row("SUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Unserved),
+    row("UNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    // Hash.
+    row("HDEL", -3, WRITE | FAST, FIRST, Unserved),
+    row("HEXISTS", 3, READONLY | FAST, FIRST, Unserved),
+    row("HGET", 3, READONLY | FAST, FIRST, Unserved),
+    row("HGETALL", 2, READONLY, FIRST, Unserved),
+    row("HINCRBY", 4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("HINCRBYFLOAT", 4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("HKEYS", 2, READONLY, FIRST, Unserved),
+    row("HLEN", 2, READONLY | FAST, FIRST, Unserved),
+    row("HMGET", -3, READONLY | FAST, FIRST, Unserved),
+    row("HMSET", -4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("HRANDFIELD", -2, READONLY, FIRST, Unserved),
+    row("HSCAN", -3, READONLY, FIRST, Unserved),
+    row("HSET", -4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("HSETNX", 4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("HSTRLEN", 3, READONLY | FAST, FIRST, Unserved),
+    row("HVALS", 2, READONLY, FIRST, Unserved),
+    // List.
+    row("BLMOVE", 6, WRITE | DENYOOM | NOSCRIPT | BLOCKING, range(1, 2, 1), Unserved),
+    row("BLMPOP", -5, WRITE | BLOCKING | MOVABLEKEYS, counted(0, 2), Unserved),
+    row("BLPOP", -3, WRITE | NOSCRIPT | BLOCKING, range(1, -2, 1), Unserved),
+    row("BRPOP", -3, WRITE | NOSCRIPT | BLOCKING, range(1, -2, 1), Unserved),
+    row("BRPOPLPUSH", 4, WRITE | DENYOOM | NOSCRIPT | BLOCKING, range(1, 2, 1), Unserved),
+    row("LINDEX", 3, READONLY, FIRST, Unserved),
+    row("LINSERT", 5, WRITE | DENYOOM, FIRST, Unserved),
+    row("LLEN", 2, READONLY | FAST, FIRST, Unserved),
+    row("LMOVE", 5, WRITE | DENYOOM, range(1, 2, 1), Unserved),
+    row("LMPOP", -4, WRITE | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("LPOP", -2, WRITE | FAST, FIRST, Unserved),
+    row("LPOS", -3, READONLY, FIRST, Unserved),
+    row("LPUSH", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("LPUSHX", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("LRANGE", 4, READONLY, FIRST, Unserved),
+    row("LREM", 4, WRITE, FIRST, Unserved),
+    row("LSET", 4, WRITE | DENYOOM, FIRST, Unserved),
+    row("LTRIM", 4, WRITE, FIRST, Unserved),
+    row("RPOP", -2, WRITE | FAST, FIRST, Unserved),
+    row("RPOPLPUSH", 3, WRITE | DENYOOM, range(1, 2, 1), Unserved),
+    row("RPUSH", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("RPUSHX", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    // Set.
+    row("SADD", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("SCARD", 2, READONLY | FAST, FIRST, Unserved),
+    row("SDIFF", -2, READONLY, ALL, Unserved),
+    row("SDIFFSTORE", -3, WRITE | DENYOOM, ALL, Unserved),
+    row("SINTER", -2, READONLY, ALL, Unserved),
+    row("SINTERCARD", -3, READONLY | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("SINTERSTORE", -3, WRITE | DENYOOM, ALL, Unserved),
+    row("SISMEMBER", 3, READONLY | FAST, FIRST, Unserved),
+    row("SMEMBERS", 2, READONLY, FIRST, Unserved),
+    row("SMISMEMBER", -3, READONLY | FAST, FIRST, Unserved),
+    row("SMOVE", 4, WRITE | FAST, range(1, 2, 1), Unserved),
+    row("SPOP", -2, WRITE | FAST, FIRST, Unserved),
+    row("SRANDMEMBER", -2, READONLY, FIRST, Unserved),
+    row("SREM", -3, WRITE | FAST, FIRST, Unserved),
+    row("SSCAN", -3, READONLY, FIRST, Unserved),
+    row("SUNION", -2, READONLY, ALL, Unserved),
+    row("SUNIONSTORE", -3, WRITE | DENYOOM, ALL, Unserved),
+    // Sorted set.
+    row("BZMPOP", -5, WRITE | BLOCKING | MOVABLEKEYS, counted(0, 2), Unserved),
+    row("BZPOPMAX", -3, WRITE | NOSCRIPT | BLOCKING | FAST, range(1, -2, 1), Unserved),
+    row("BZPOPMIN", -3, WRITE | NOSCRIPT | BLOCKING | FAST, range(1, -2, 1), Unserved),
+    row("ZADD", -4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("ZCARD", 2, READONLY | FAST, FIRST, Unserved),
+    row("ZCOUNT", 4, READONLY | FAST, FIRST, Unserved),
+    row("ZDIFF", -3, READONLY | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("ZDIFFSTORE", -4, WRITE | DENYOOM | MOVABLEKEYS, counted(1, 2), Unserved),
+    row("ZINCRBY", 4, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("ZINTER", -3, READONLY | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("ZINTERCARD", -3, READONLY | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("ZINTERSTORE", -4, WRITE | DENYOOM | MOVABLEKEYS, counted(1, 2), Unserved),
+    row("ZLEXCOUNT", 4, READONLY | FAST, FIRST, Unserved),
+    row("ZMPOP", -4, WRITE | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("ZMSCORE", -3, READONLY | FAST, FIRST, Unserved),
+    row("ZPOPMAX", -2, WRITE | FAST, FIRST, Unserved),
+    row("ZPOPMIN", -2, WRITE | FAST, FIRST, Unserved),
+    row("ZRANDMEMBER", -2, READONLY, FIRST, Unserved),
+    row("ZRANGE", -4, READONLY, FIRST, Unserved),
+    row("ZRANGEBYLEX", -4, READONLY, FIRST, Unserved),
+    row("ZRANGEBYSCORE", -4, READONLY, FIRST, Unserved),
+    row("ZRANGESTORE", -5, WRITE | DENYOOM, range(1, 2, 1), Unserved),
+    row("ZRANK", 3, READONLY | FAST, FIRST, Unserved),
+    row("ZREM", -3, WRITE | FAST, FIRST, Unserved),
+    row("ZREMRANGEBYLEX", 4, WRITE, FIRST, Unserved),
+    row("ZREMRANGEBYRANK", 4, WRITE, FIRST, Unserved),
+    row("ZREMRANGEBYSCORE", 4, WRITE, FIRST, Unserved),
+    row("ZREVRANGE", -4, READONLY, FIRST, Unserved),
+    row("ZREVRANGEBYLEX", -4, READONLY, FIRST, Unserved),
+    row("ZREVRANGEBYSCORE", -4, READONLY, FIRST, Unserved),
+    row("ZREVRANK", 3, READONLY | FAST, FIRST, Unserved),
+    row("ZSCAN", -3, READONLY, FIRST, Unserved),
+    row("ZSCORE", 3, READONLY | FAST, FIRST, Unserved),
+    row("ZUNION", -3, READONLY | MOVABLEKEYS, counted(0, 1), Unserved),
+    row("ZUNIONSTORE", -4, WRITE | DENYOOM | MOVABLEKEYS, counted(1, 2), Unserved),
+    // Stream.
+    row("XACK", -4, WRITE | FAST, FIRST, Unserved),
+    row("XADD", -5, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("XAUTOCLAIM", -6, WRITE | FAST, FIRST, Unserved),
+    row("XCLAIM", -6, WRITE | FAST, FIRST, Unserved),
+    row("XDEL", -3, WRITE | FAST, FIRST, Unserved),
+    family("XGROUP", -2, PLAIN, Unserved, &[
+        row("XGROUP|CREATE", -5, WRITE | DENYOOM, range(2, 2, 1), Unserved),
+        row("XGROUP|CREATECONSUMER", 5, WRITE | DENYOOM, range(2, 2, 1), Unserved),
+        row("XGROUP|DELCONSUMER", 5, WRITE, range(2, 2, 1), Unserved),
+        row("XGROUP|DESTROY", 4, WRITE, range(2, 2, 1), Unserved),
+        row("XGROUP|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("XGROUP|SETID", -5, WRITE, range(2, 2, 1), Unserved),
+    ]),
+    family("XINFO", -2, PLAIN, Unserved, &[
+        row("XINFO|CONSUMERS", 4, READONLY, range(2, 2, 1), Unserved),
+        row("XINFO|GROUPS", 3, READONLY, range(2, 2, 1), Unserved),
+        row("XINFO|HELP", 2, LOADING | STALE, NONE, Unserved),
+        row("XINFO|STREAM", -3, READONLY, range(2, 2, 1), Unserved),
+    ]),
+    row("XLEN", 2, READONLY | FAST, FIRST, Unserved),
+    row("XPENDING", -3, READONLY, FIRST, Unserved),
+    row("XRANGE", -4, READONLY, FIRST, Unserved),
+    row("XREAD", -4, READONLY | BLOCKING | MOVABLEKEYS, NONE, Unserved),
+    row("XREADGROUP", -7, WRITE | BLOCKING | MOVABLEKEYS, NONE, Unserved),
+    row("XREVRANGE", -4, READONLY, FIRST, Unserved),
+    row("XSETID", -3, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("XTRIM", -4, WRITE, FIRST, Unserved),
+    // Geo.
+    row("GEOADD", -5, WRITE | DENYOOM, FIRST, Unserved),
+    row("GEODIST", -4, READONLY, FIRST, Unserved),
+    row("GEOHASH", -2, READONLY, FIRST, Unserved),
+    row("GEOPOS", -2, READONLY, FIRST, Unserved),
+    row("GEORADIUS", -6, WRITE | DENYOOM | MOVABLEKEYS, FIRST, Unserved),
+    row("GEORADIUS_RO", -6, READONLY, FIRST, Unserved),
+    row("GEORADIUSBYMEMBER", -5, WRITE | DENYOOM | MOVABLEKEYS, FIRST, Unserved),
+    row("GEORADIUSBYMEMBER_RO", -5, READONLY, FIRST, Unserved),
+    row("GEOSEARCH", -7, READONLY, FIRST, Unserved),
+    row("GEOSEARCHSTORE", -8, WRITE | DENYOOM, range(1, 2, 1), Unserved),
+    // Hyperloglog.
+    row("PFADD", -2, WRITE | DENYOOM | FAST, FIRST, Unserved),
+    row("PFCOUNT", -2, READONLY, ALL, Unserved),
+    row("PFDEBUG", 3, WRITE | DENYOOM | ADMIN, range(2, 2, 1), Unserved),
+    row("PFMERGE", -2, WRITE | DENYOOM, ALL, Unserved),
+    row("PFSELFTEST", 1, ADMIN, NONE, Unserved),
+    // Cluster.
+    row("ASKING", 1, FAST, NONE, Local),
+    family("CLUSTER", -2, PLAIN, Local, &[
+        row("CLUSTER|ADDSLOTS", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|ADDSLOTSRANGE", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|BUMPEPOCH", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|COUNT-FAILURE-REPORTS", 3, ADMIN | STALE, NONE, Local),
+        row("CLUSTER|COUNTKEYSINSLOT", 3, STALE, NONE, Local),
+        row("CLUSTER|DELSLOTS", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|DELSLOTSRANGE", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|FAILOVER", -2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|FLUSHSLOTS", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|FORGET", 3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|GETKEYSINSLOT", 4, STALE, NONE, Local),
+        row("CLUSTER|HELP", 2, LOADING | STALE, NONE, Local),
+        row("CLUSTER|INFO", 2, STALE, NONE, Local),
+        row("CLUSTER|KEYSLOT", 3, STALE, NONE, Local),
+        row("CLUSTER|LINKS", 2, STALE, NONE, Local),
+        row("CLUSTER|MEET", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|MYID", 2, STALE, NONE, Local),
+        row("CLUSTER|NODES", 2, STALE, NONE, Local),
+        row("CLUSTER|REPLICAS", 3, ADMIN | STALE, NONE, Local),
+        row("CLUSTER|REPLICATE", 3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|RESET", -2, ADMIN | NOSCRIPT | STALE, NONE, Local),
+        row("CLUSTER|SAVECONFIG", 2, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|SET-CONFIG-EPOCH", 3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|SETSLOT", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
+        row("CLUSTER|SHARDS", 2, STALE, NONE, Local),
+        row("CLUSTER|SLAVES", 3, ADMIN | STALE, NONE, Local),
+        row("CLUSTER|SLOTS", 2, STALE, NONE, Local),
+    ]),
+    row("READONLY", 1, LOADING | STALE | FAST, NONE, Local),
+    row("READWRITE", 1, LOADING | STALE | FAST, NONE, Local),
+];
 
-/// The row of the command called `name`, in any case of letters.
+/// Slots of the look-up table: a power of two well above the number of rows, so
+/// that probes are short.
+const SLOTS: usize = 1024;
+
+/// A slot that no row took.
+const EMPTY: u16 = u16::MAX;
+
+/// Open addressing over [`TABLE`], built by the compiler.
+static INDEX: [u16; SLOTS] = build_index();
+
+const fn build_index() -> [u16; SLOTS] {
+    let mut index = [EMPTY; SLOTS];
+    let mut row = 0;
+    while row < TABLE.len() {
+        let mut slot = slot_of(TABLE[row].name.as_bytes());
+        while index[slot] != EMPTY {
+            slot = (slot + 1) % SLOTS;
+        }
+        index[slot] = row as u16;
+        row += 1;
+    }
+    index
+}
+
+/// Where the probes for `name` begin; upper and lower case fall together.
+const fn slot_of(name: &[u8]) -> usize {
+    let mut hash = name.len() as u32;
+    let mut i = 0;
+    while i < name.len() {
+        hash = (hash ^ (name[i] | 0x20) as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    (hash ^ (hash >> 15)) as usize % SLOTS
+}
+
+/// The longest name in the table; longer requests are not even hashed.
+const NAME_MAX: usize = 32;
+
+/// The row of the command called `name`, in any case of letters; of a family,
+/// the family's own row. `FAMILY|SUBCOMMAND` is not found here, as in Redis.
 pub fn lookup(name: &[u8]) -> Option<&'static Command> {
-    TABLE
-        .iter()
-        .find(|c| c.name.as_bytes().eq_ignore_ascii_case(name))
+    if name.len() > NAME_MAX {
+        return None;
+    }
+    let mut slot = slot_of(name);
+    while INDEX[slot] != EMPTY {
+        let command = &TABLE[INDEX[slot] as usize];
+        if command.name.as_bytes().eq_ignore_ascii_case(name) {
+            return Some(command);
+        }
+        slot = (slot + 1) % SLOTS;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_found_by_its_name_in_any_case() {
+        for command in TABLE {
+            assert!(command.name.len() <= NAME_MAX);
+            let found = lookup(command.name.to_lowercase().as_bytes()).unwrap();
+            assert_eq!(found.name, command.name);
+            assert_eq!(found.name, lookup(command.name.as_bytes()).unwrap().name);
+        }
+        for unknown in ["", "FOO", "GETT", "OBJECT|ENCODING", "\u{e7}et"] {
+            assert!(lookup(unknown.as_bytes()).is_none(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn probes_are_short() {
+        let longest = INDEX
+            .split(|slot| *slot == EMPTY)
+            .map(<[u16]>::len)
+            .max()
+            .unwrap();
+        assert!(longest <= 8, "{longest} rows in a row");
+    }
+
+    #[test]
+    fn served_commands_with_keys_have_the_class_of_their_flags() {
+        let rows = TABLE.iter().flat_map(|c| c.subcommands.iter().chain([c]));
+        for command in rows.filter(|c| c.keys != Keys::None) {
+            match command.class {
+                Write => assert!(command.flags.has(WRITE), "{}", command.name),
+                Read | Expiry => assert!(command.flags.has(READONLY), "{}", command.name),
+                Unserved => {}
+                Local | Keyspace | Flush => panic!("{} has keys", command.name),
+            }
+        }
+    }
 }

@@ -2,8 +2,10 @@
 //! calls so far did to it.
 
 use ahash::AHashMap;
+use bytes::Bytes;
 
-use crate::model::{Effect, Key, Kind, UnixMs, Value, Version};
+use super::Refusal;
+use crate::model::{Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,5 +60,171 @@ impl Workspace {
     /// Takes all effects out, in no order; what was loaded stays.
     pub fn take_effects(&mut self) -> AHashMap<Key, Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// The key as the next call sees it at `now`: `None` if it is not there.
+    pub(super) fn live(&self, key: &Key, now: UnixMs) -> Result<Option<Live<'_>>, Refusal> {
+        let live = match self.effects.get(key) {
+            Some(Effect::Delete) => None,
+            Some(Effect::Whole(entry)) => Some(Live {
+                kind: entry.value.kind(),
+                value: Some(&entry.value),
+                expires_at: entry.expires_at,
+            }),
+            Some(Effect::Expiry(expires_at)) => self.loaded_live(key)?.map(|before| Live {
+                expires_at: *expires_at,
+                ..before
+            }),
+            None => self.loaded_live(key)?,
+        };
+        Ok(live.filter(|live| live.expires_at.is_none_or(|end| end > now)))
+    }
+
+    fn loaded_live(&self, key: &Key) -> Result<Option<Live<'_>>, Refusal> {
+        let loaded = self.loaded.get(key).ok_or(Refusal::NotLoaded)?;
+        let (kind, value) = match &loaded.content {
+            Content::Absent => return Ok(None),
+            Content::Header(kind) => (*kind, None),
+            Content::Value(value) => (value.kind(), Some(value)),
+        };
+        Ok(Some(Live {
+            kind,
+            value,
+            expires_at: loaded.expires_at,
+        }))
+    }
+
+    /// The key now holds `value`, until `expires_at`; an end that has passed deletes it.
+    pub(super) fn put(&mut self, key: Key, value: Value, expires_at: Option<UnixMs>, now: UnixMs) {
+        let effect = match expires_at {
+            Some(end) if end <= now => Effect::Delete,
+            _ => Effect::Whole(Entry { value, expires_at }),
+        };
+        self.effects.insert(key, effect);
+    }
+
+    /// The key, which is there, is gone.
+    pub(super) fn delete(&mut self, key: Key) {
+        self.effects.insert(key, Effect::Delete);
+    }
+
+    /// The key, which is there, now ends at `expires_at`; an end that has
+    /// passed deletes it. A whole value where the value is known, so that the
+    /// cache can be set; else a change of the expiry alone.
+    pub(super) fn set_expiry(
+        &mut self,
+        key: Key,
+        expires_at: Option<UnixMs>,
+        now: UnixMs,
+    ) -> Result<(), Refusal> {
+        if expires_at.is_some_and(|end| end <= now) {
+            self.delete(key);
+            return Ok(());
+        }
+        let known = self.live(&key, now)?.and_then(|live| live.value.cloned());
+        match known {
+            Some(value) => self.put(key, value, expires_at, now),
+            None => {
+                self.effects.insert(key, Effect::Expiry(expires_at));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A key that is there, as a call sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live<'a> {
+    /// The type of its value.
+    pub kind: Kind,
+    /// Its value, if it was loaded or written.
+    pub value: Option<&'a Value>,
+    /// When it ends.
+    pub expires_at: Option<UnixMs>,
+}
+
+impl<'a> Live<'a> {
+    /// Its value, which the call's needs asked for.
+    pub fn value(&self) -> Result<&'a Value, Refusal> {
+        self.value.ok_or(Refusal::NotLoaded)
+    }
+
+    /// Its value as a string.
+    pub fn string(&self) -> Result<&'a Bytes, Refusal> {
+        if self.kind != Kind::String {
+            return Err(Refusal::WrongType);
+        }
+        let Value::String(bytes) = self.value()?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Db;
+
+    const NOW: UnixMs = UnixMs(1000);
+
+    fn key() -> Key {
+        Key::new(Db::default(), "k")
+    }
+
+    fn header(expires_at: Option<UnixMs>) -> Workspace {
+        let mut workspace = Workspace::default();
+        workspace.load(
+            key(),
+            Loaded {
+                version: Version(1),
+                content: Content::Header(Kind::String),
+                expires_at,
+            },
+        );
+        workspace
+    }
+
+    #[test]
+    fn a_key_that_was_not_loaded_is_refused() {
+        let workspace = Workspace::default();
+        assert_eq!(workspace.live(&key(), NOW).unwrap_err(), Refusal::NotLoaded);
+    }
+
+    #[test]
+    fn a_key_ends_at_its_expiry() {
+        assert!(
+            header(Some(UnixMs(1001)))
+                .live(&key(), NOW)
+                .unwrap()
+                .is_some()
+        );
+        assert!(header(Some(NOW)).live(&key(), NOW).unwrap().is_none());
+    }
+
+    #[test]
+    fn expiry_of_a_header_is_a_delta_and_of_a_known_value_a_whole() {
+        let mut workspace = header(None);
+        workspace
+            .set_expiry(key(), Some(UnixMs(2000)), NOW)
+            .unwrap();
+        assert_eq!(
+            workspace.effect(&key()),
+            Some(&Effect::Expiry(Some(UnixMs(2000))))
+        );
+        let live = workspace.live(&key(), NOW).unwrap().unwrap();
+        assert_eq!(live.expires_at, Some(UnixMs(2000)));
+        assert!(live.value().is_err());
+
+        let value = Value::String("v".into());
+        workspace.put(key(), value.clone(), None, NOW);
+        workspace
+            .set_expiry(key(), Some(UnixMs(2000)), NOW)
+            .unwrap();
+        let expected = Entry {
+            value,
+            expires_at: Some(UnixMs(2000)),
+        };
+        assert_eq!(workspace.effect(&key()), Some(&Effect::Whole(expected)));
+        workspace.set_expiry(key(), Some(UnixMs(5)), NOW).unwrap();
+        assert_eq!(workspace.effect(&key()), Some(&Effect::Delete));
     }
 }

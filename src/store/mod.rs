@@ -1,1 +1,19 @@
-//! store
+//! PostgreSQL, the system of record. All SQL is here.
+
+mod commit;
+mod connect;
+mod error;
+mod fence;
+mod keyspace;
+mod load;
+mod purge;
+mod schema;
+
+pub use commit::{Change, Guard, Outcome, RowState, Session, Written};
+pub use connect::Store;
+pub use error::StoreError;
+pub use fence::{FenceRow, FenceState, Registration};
+pub use keyspace::{FlushScope, ScanPage};
+pub use load::{LoadRequest, Locked, Snapshot};
+pub use purge::Position;
+pub use schema::{SCHEMA_VERSION, migrate};

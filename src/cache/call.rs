@@ -1,0 +1,239 @@
+//! The calls of the protocol as requests, and their replies as answers.
+
+use std::fmt::Write;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::CacheError;
+use crate::model::{Generation, Key, Reply, UnixMs, Version};
+
+/// What a batch did to a key, as the cache is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// It holds this string and has no expiry.
+    String(Bytes),
+    /// It holds this string until `expires_at`; the native dies at `deadline`.
+    Expiring {
+        /// The value.
+        value: Bytes,
+        /// True expiry, by the store's clock.
+        expires_at: UnixMs,
+        /// When the native dies, by the cache's clock.
+        deadline: UnixMs,
+    },
+    /// It does not exist.
+    Absent,
+    /// Its value is as before and only the expiry is new; the native dies at `deadline`.
+    Expiry {
+        /// True expiry, by the store's clock.
+        expires_at: Option<UnixMs>,
+        /// When the native dies, by the cache's clock.
+        deadline: UnixMs,
+    },
+    /// It changed; to what is not told.
+    Invalidate,
+    /// It was only seen.
+    Observe,
+}
+
+/// The effect of a batch on one key, with the key's version after it.
+#[derive(Clone, Debug)]
+pub struct Applied<'a> {
+    /// The key.
+    pub key: &'a Key,
+    /// What happened to it.
+    pub op: Op,
+    /// Its version now.
+    pub version: Version,
+}
+
+/// What a reader found in place of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The native is there: run the command again.
+    Hit,
+    /// The key is known not to exist.
+    Absent,
+    /// Nothing is known, and the caller holds the lease to fill it.
+    Leased,
+    /// Batches that write the key are in flight: their ids, as `proxy.batch`.
+    Writers(Vec<String>),
+}
+
+/// Whether a fill was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// The content is set.
+    Set,
+    /// The cache was told the version, and keeps what is fresher.
+    Refused,
+}
+
+/// A function of the library, by its name in `functions.lua`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Function {
+    Begin,
+    Apply,
+    Settle,
+    Look,
+    Fill,
+    Observe,
+    Bury,
+    Open,
+}
+
+impl Function {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "freshet1_begin",
+            Self::Apply => "freshet1_apply",
+            Self::Settle => "freshet1_settle",
+            Self::Look => "freshet1_look",
+            Self::Fill => "freshet1_fill",
+            Self::Observe => "freshet1_observe",
+            Self::Bury => "freshet1_bury",
+            Self::Open => "freshet1_open",
+        }
+    }
+}
+
+/// An FCALL as it is built.
+pub(super) struct Call {
+    out: BytesMut,
+    scratch: String,
+}
+
+impl Call {
+    /// `FCALL function <keys> generation databases`; `further` arguments follow.
+    pub(super) fn new<'a>(
+        function: Function,
+        keys: impl ExactSizeIterator<Item = &'a Key> + Clone,
+        generation: Generation,
+        further: usize,
+    ) -> Self {
+        let size: usize = keys.clone().map(|key| key.name.len() + 16).sum();
+        let mut call =
+            Self { out: BytesMut::with_capacity(size + 64 * (further + 2)), scratch: String::new() };
+        let _ = write!(call.scratch, "*{}\r\n", 3 + keys.len() + 2 + further);
+        call.out.put_slice(call.scratch.as_bytes());
+        call.bytes(b"FCALL");
+        call.bytes(function.name().as_bytes());
+        call.number(keys.len() as i64);
+        let mut databases = Vec::new();
+        let mut elsewhere = false;
+        for key in keys {
+            call.bytes(&key.name);
+            elsewhere |= key.db.index() != 0;
+            databases.push(b'0' + key.db.index());
+        }
+        call.number(generation.0);
+        call.bytes(if elsewhere { &databases } else { b"" });
+        call
+    }
+
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+        self.header(bytes.len());
+        self.out.put_slice(bytes);
+        self.out.put_slice(b"\r\n");
+    }
+
+    pub(super) fn number(&mut self, number: i64) {
+        self.scratch.clear();
+        let _ = write!(self.scratch, "{number}");
+        let text = std::mem::take(&mut self.scratch);
+        self.bytes(text.as_bytes());
+        self.scratch = text;
+    }
+
+    /// `op`, version and value of one key.
+    pub(super) fn applied(&mut self, applied: &Applied<'_>) {
+        let (op, value) = operation(&applied.op);
+        self.bytes(op.as_bytes());
+        self.number(applied.version.0);
+        self.bytes(value);
+    }
+
+    pub(super) fn finish(self) -> Bytes {
+        self.out.freeze()
+    }
+
+    fn header(&mut self, length: usize) {
+        if length < 10 {
+            self.out.put_slice(&[b'$', b'0' + length as u8, b'\r', b'\n']);
+        } else {
+            let mut digits = [0u8; 20];
+            let mut at = digits.len();
+            let mut rest = length;
+            while rest > 0 {
+                at -= 1;
+                digits[at] = b'0' + (rest % 10) as u8;
+                rest /= 10;
+            }
+            self.out.put_u8(b'$');
+            self.out.put_slice(&digits[at..]);
+            self.out.put_slice(b"\r\n");
+        }
+    }
+}
+
+/// As `functions.lua` reads it.
+fn operation(op: &Op) -> (std::borrow::Cow<'static, str>, &[u8]) {
+    match op {
+        Op::String(value) => ("S".into(), value),
+        Op::Expiring { value, expires_at, deadline } => {
+            (format!("S{} {}", deadline.0, expires_at.0).into(), value)
+        }
+        Op::Absent => ("D".into(), b""),
+        Op::Expiry { expires_at: Some(at), deadline } => {
+            (format!("E{} {}", deadline.0, at.0).into(), b"")
+        }
+        Op::Expiry { expires_at: None, deadline } => (format!("E{} -", deadline.0).into(), b""),
+        Op::Invalidate => ("I".into(), b""),
+        Op::Observe => ("O".into(), b""),
+    }
+}
+
+/// The answers to `look`, one for each key.
+pub(super) fn looks(reply: Reply) -> Result<Vec<Look>, CacheError> {
+    items(reply)?
+        .into_iter()
+        .map(|item| match item {
+            Reply::Bulk(text) => match text.first() {
+                Some(b'h') => Ok(Look::Hit),
+                Some(b'a') => Ok(Look::Absent),
+                Some(b'l') => Ok(Look::Leased),
+                Some(b'w') => Ok(Look::Writers(
+                    String::from_utf8_lossy(&text[1..])
+                        .split_terminator(';')
+                        .map(ToOwned::to_owned)
+                        .collect(),
+                )),
+                _ => Err(unexpected()),
+            },
+            _ => Err(unexpected()),
+        })
+        .collect()
+}
+
+/// The answers to `fill`, one for each key.
+pub(super) fn fills(reply: Reply) -> Result<Vec<Fill>, CacheError> {
+    items(reply)?
+        .into_iter()
+        .map(|item| match item {
+            Reply::Integer(1) => Ok(Fill::Set),
+            Reply::Integer(0) => Ok(Fill::Refused),
+            _ => Err(unexpected()),
+        })
+        .collect()
+}
+
+fn items(reply: Reply) -> Result<Vec<Reply>, CacheError> {
+    match reply {
+        Reply::Array(items) => Ok(items),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> CacheError {
+    CacheError::Refused("a function of the cache gave an answer of another form".into())
+}

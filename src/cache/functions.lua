@@ -1,0 +1,364 @@
+#!lua name=freshet1
+-- The cache's side of the coherence protocol; ARCHITECTURE.md tells the rules.
+-- The digit in the names is the version of this interface: a proxy of another
+-- version loads a library of its own beside it.
+--
+-- Calls: KEYS are the clients' keys. ARGV[1] is the generation, ARGV[2] the
+-- databases: empty if all keys are in database 0, else a character for each
+-- key, '0' + database. Every call is sent on a connection in database 0.
+
+-- Redis gives a library neither redis.call nor string while it loads: each call fetches them.
+local call, find, match, sub, byte, gsub
+local function arrive()
+  call = redis.call
+  find, match, sub, byte, gsub = string.find, string.match, string.sub, string.byte, string.gsub
+end
+
+local MARK = '\0f:gen'
+
+-- Names in the slot of key k.
+local function names(k)
+  if find(k, '{', 1, true) and find(k, '^[^{]*{[^}]+}') then
+    return '\0fC' .. k, '\0fH' .. k
+  end
+  return '\0fc{' .. k .. '}', '\0fh{' .. k .. '}'
+end
+
+local function mismatch(generation)
+  local mark = call('GET', MARK)
+  if mark ~= generation then
+    return redis.error_reply('FENCED the cache holds generation ' .. (mark or 'none'))
+  end
+end
+
+-- An error unless every database named holds the caller's generation: each has
+-- a mark of its own, so that a FLUSHDB of one is noticed.
+local function fenced(generation, dbs)
+  arrive()
+  if dbs == '' then
+    return mismatch(generation)
+  end
+  local checked = {}
+  for i = 1, #dbs do
+    local db = byte(dbs, i) - 48
+    if not checked[db] then
+      call('SELECT', db)
+      local refused = mismatch(generation)
+      if refused then
+        return refused
+      end
+      checked[db] = true
+    end
+  end
+end
+
+-- Makes `use(i)` select the database of key i, without a call where none is needed.
+local function databases(dbs)
+  if dbs == '' then
+    return function() end
+  end
+  local current
+  return function(i)
+    local db = byte(dbs, i) - 48
+    if db ~= current then
+      call('SELECT', db)
+      current = db
+    end
+  end
+end
+
+-- Companion: 'floor content expiry lease writers'. content is '-' (unknown),
+-- a version, or 'a' and a version (the absent mark); writers are 'id;' each.
+local function parse(c)
+  if not c then
+    return '0', '-', '-', '-', ''
+  end
+  return match(c, '^(%d+) (%S+) (%S+) (%S+) (%S*)$')
+end
+
+local function version_of(content)
+  return tonumber((gsub(content, 'a', '')))
+end
+
+local function higher(floor, version)
+  if tonumber(version) > tonumber(floor) then
+    return version
+  end
+  return floor
+end
+
+-- Keeps a companion that says something; one that would say nothing goes.
+-- `life` is the SET option and value that end one without writers.
+local function keep(companion, floor, content, expiry, lease, writers, option, life)
+  local text = floor .. ' ' .. content .. ' ' .. expiry .. ' ' .. lease .. ' ' .. writers
+  if writers ~= '' then
+    call('SET', companion, text)
+  elseif lease ~= '-' or (content ~= '-' and (expiry ~= '-' or sub(content, 1, 1) == 'a')) then
+    call('SET', companion, text, option, life)
+  else
+    call('DEL', companion)
+  end
+end
+
+local function without(writers, id)
+  local from, to = find(';' .. writers, ';' .. id .. ';', 1, true)
+  if not from then
+    return nil
+  end
+  return sub(writers, 1, from - 1) .. sub(writers, to)
+end
+
+local function begin(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  local use, id = databases(args[2]), args[3] .. ';'
+  local alone = '0 - - - ' .. id
+  for i, k in ipairs(keys) do
+    use(i)
+    local companion, hidden = names(k)
+    if call('SET', companion, alone, 'NX') then
+      call('DEL', k, hidden)
+    else
+      local floor, content, expiry, _, writers = parse(call('GET', companion))
+      if writers == '' then
+        if content == '-' then
+          call('DEL', k, hidden)
+        elseif sub(content, 1, 1) ~= 'a' then
+          if call('EXISTS', k) == 1 then
+            call('RENAME', k, hidden)
+          else
+            call('DEL', hidden)
+            content, expiry = '-', '-'
+          end
+        end
+      end
+      if not find(';' .. writers, ';' .. id, 1, true) then
+        writers = writers .. id
+      end
+      call('SET', companion, floor .. ' ' .. content .. ' ' .. expiry .. ' - ' .. writers)
+    end
+  end
+  return redis.status_reply('OK')
+end
+
+-- Runs one effect on hidden content. Returns what is hidden after it.
+--   S          whole string, no expiry          S<deadline> <expiry>  with one
+--   D          deleted                          E<deadline> <expiry>  only the expiry changed
+--   I          changed, content not told        O                     only seen
+local function effect(hidden, content, expiry, op, version, value, deadline)
+  local kind, has, v = sub(op, 1, 1), version_of(content), tonumber(version)
+  if kind == 'O' then
+    if has and has >= v then
+      return content, expiry
+    end
+  elseif has and v <= has then
+    return content, expiry
+  elseif kind == 'S' then
+    local ends, true_expiry = match(op, '^S(%d+) (%d+)$')
+    call('SET', hidden, value, 'PXAT', ends or deadline)
+    return version, true_expiry or '-'
+  elseif kind == 'D' then
+    call('DEL', hidden)
+    return 'a' .. version, '-'
+  elseif kind == 'E' and has == v - 1 and sub(content, 1, 1) ~= 'a' then
+    local ends, true_expiry = match(op, '^E(%d+) (%S+)$')
+    call('PEXPIREAT', hidden, ends)
+    return version, true_expiry
+  end
+  call('DEL', hidden)
+  return '-', '-'
+end
+
+-- The last writer has left: content as fresh as the floor is shown, other goes.
+local function reveal(k, hidden, floor, content, expiry)
+  if sub(content, 1, 1) == 'a' then
+    if version_of(content) == tonumber(floor) then
+      return content, expiry
+    end
+  elseif content ~= '-' and version_of(content) == tonumber(floor) and call('EXISTS', hidden) == 1 then
+    call('RENAME', hidden, k)
+    return content, expiry
+  end
+  call('DEL', hidden)
+  return '-', '-'
+end
+
+-- How long a companion without writers lives beside its content.
+local function life(k, content, absent_ttl)
+  if sub(content, 1, 1) == 'a' then
+    return 'PX', absent_ttl
+  end
+  local ends = call('PEXPIRETIME', k)
+  if ends > 0 then
+    return 'PXAT', ends
+  end
+  return 'PX', absent_ttl -- it was evicted: what is told of it may linger a little
+end
+
+-- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
+-- life of an absent mark (ms), then op, version, value for each key.
+local function apply(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  local use, id, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
+  local alone = '0 - - - ' .. id .. ';'
+  for i, k in ipairs(keys) do
+    use(i)
+    local op, version, value = args[3 * i + 3], args[3 * i + 4], args[3 * i + 5]
+    local companion, hidden = names(k)
+    local c = call('GET', companion)
+    if c == alone and op == 'S' then
+      -- The usual case: one writer, a whole string without expiry.
+      call('SET', k, value, 'PXAT', deadline)
+      call('DEL', companion)
+    else
+      local floor, content, expiry, lease, writers = parse(c)
+      local others = without(writers, id)
+      floor = higher(floor, version)
+      if others then
+        content, expiry = effect(hidden, content, expiry, op, version, value, deadline)
+        if others == '' then
+          content, expiry = reveal(k, hidden, floor, content, expiry)
+        end
+        writers = others
+      elseif op == 'O' and writers == '' and content ~= '-' and version_of(content) >= tonumber(version) then
+        -- Seen, not begun, and what is shown is as fresh.
+        floor = higher(floor, version)
+      elseif op == 'O' then
+        call('DEL', k, hidden)
+        content, expiry = '-', '-'
+      else
+        call('DEL', k, hidden)
+        content, expiry, lease = '-', '-', '-'
+      end
+      if writers == '' and lease == '-' and content ~= '-' then
+        keep(companion, floor, content, expiry, lease, writers, life(k, content, absent_ttl))
+      else
+        keep(companion, floor, content, expiry, lease, writers, 'PX', absent_ttl)
+      end
+    end
+  end
+  return redis.status_reply('OK')
+end
+
+-- ARGV: generation, databases, token, life of a lease (ms).
+-- For each key: h (there), a (known to be absent), l (leased), w and the ids of its writers.
+local function look(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  local use, token, lease_ms = databases(args[2]), args[3], args[4]
+  local answers = {}
+  for i, k in ipairs(keys) do
+    use(i)
+    local companion, hidden = names(k)
+    local c = call('GET', companion)
+    local floor, content, _, _, writers = parse(c)
+    if writers ~= '' then
+      answers[i] = 'w' .. writers
+    elseif sub(content, 1, 1) == 'a' then
+      answers[i] = 'a'
+    elseif call('EXISTS', k) == 1 then
+      answers[i] = 'h'
+    else
+      call('DEL', hidden)
+      call('SET', companion, floor .. ' - - ' .. token .. ' ', 'PX', lease_ms)
+      answers[i] = 'l'
+    end
+  end
+  return answers
+end
+
+-- ARGV: generation, databases, token, deadline, life of an absent mark, then
+-- op (S, S<deadline> <expiry>, D or O), version, value for each key.
+-- For each key: 1 (set), 0 (refused: the cache was only told the version).
+local function fill(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  local use, token, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
+  local answers = {}
+  for i, k in ipairs(keys) do
+    use(i)
+    local op, version, value = args[3 * i + 3], args[3 * i + 4], args[3 * i + 5]
+    local companion, hidden = names(k)
+    local floor, content, expiry, lease, writers = parse(call('GET', companion))
+    local mine = lease == token
+    if mine and writers == '' and tonumber(version) >= tonumber(floor) and op ~= 'O' then
+      answers[i] = 1
+      content, expiry = effect(k, '-', '-', op, version, value, deadline)
+      keep(companion, version, content, expiry, '-', '', life(k, content, absent_ttl))
+    else
+      answers[i] = 0
+      floor = higher(floor, version)
+      if mine then
+        lease = '-'
+      end
+      if writers == '' then
+        if content == '-' or version_of(content) < tonumber(version) then
+          call('DEL', k, hidden)
+          content, expiry = '-', '-'
+        end
+      end
+      if writers == '' and lease == '-' and content ~= '-' then
+        keep(companion, floor, content, expiry, lease, writers, life(k, content, absent_ttl))
+      else
+        keep(companion, floor, content, expiry, lease, writers, 'PX', absent_ttl)
+      end
+    end
+  end
+  return answers
+end
+
+-- ARGV: generation, databases, number of the dead proxy, version in the store
+-- after the proof of its death, for one key.
+local function bury(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  databases(args[2])(1)
+  local k, proxy, version = keys[1], args[3], args[4]
+  local companion, hidden = names(k)
+  local floor, _, _, _, writers = parse(call('GET', companion))
+  local others = gsub(writers, '[^;]+;', function(id)
+    if sub(id, 1, #proxy + 1) == proxy .. '.' then
+      return ''
+    end
+  end)
+  call('DEL', k, hidden)
+  keep(companion, higher(floor, version), '-', '-', '-', others, 'PX', 1)
+  return redis.status_reply('OK')
+end
+
+-- Empties the cache and stamps it, unless it holds that generation or a later one.
+local function open(_, args)
+  arrive()
+  local mark = call('GET', MARK)
+  if mark and tonumber(mark) >= tonumber(args[1]) then
+    return redis.error_reply('FENCED the cache holds generation ' .. mark)
+  end
+  call('FLUSHALL', 'ASYNC')
+  for db = 0, 15 do
+    call('SELECT', db)
+    call('SET', MARK, args[1])
+  end
+  return redis.status_reply('OK')
+end
+
+-- A full cache may refuse content (apply, fill), but never what takes it away.
+local OOM = { 'allow-oom' }
+redis.register_function { function_name = 'freshet1_begin', callback = begin, flags = OOM }
+redis.register_function { function_name = 'freshet1_apply', callback = apply }
+redis.register_function { function_name = 'freshet1_settle', callback = apply, flags = OOM }
+redis.register_function { function_name = 'freshet1_look', callback = look, flags = OOM }
+redis.register_function { function_name = 'freshet1_fill', callback = fill }
+redis.register_function { function_name = 'freshet1_observe', callback = fill, flags = OOM }
+redis.register_function { function_name = 'freshet1_bury', callback = bury, flags = OOM }
+redis.register_function { function_name = 'freshet1_open', callback = open, flags = OOM }

@@ -1,0 +1,411 @@
+//! The cache as the rest of the program uses it: shared connections for
+//! reads, pooled ones for the calls of the protocol.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::call::{self, Call, Function};
+use super::link::LinkOptions;
+use super::{Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies};
+use crate::clock::RemoteClock;
+use crate::config;
+use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
+use crate::tls;
+
+/// The library that runs in the cache.
+const LIBRARY: &str = include_str!("functions.lua");
+
+/// The mark of the generation, in database 0.
+const MARK: &[u8] = b"\0f:gen";
+
+/// Keys that begin so are Freshet's own names in the cache; a client's key
+/// of such a name is served from the store alone.
+pub const RESERVED_PREFIX: &[u8] = b"\0f";
+
+/// What may be in the cache, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Lives {
+    /// The longest life of a native.
+    pub native: Duration,
+    /// The life of an absent mark.
+    pub absent: Duration,
+    /// The life of a fill lease.
+    pub lease: Duration,
+    /// By how much earlier than its key a native dies.
+    pub skew: Duration,
+    /// Longer values, in bytes, are not kept in the cache.
+    pub fill_limit: usize,
+}
+
+/// The backing Redis.
+pub struct Cache {
+    options: LinkOptions,
+    pool: bb8::Pool<Manager>,
+    pool_size: u32,
+    pipes: Vec<Shared>,
+    /// The server that holds the current generation, once that is known.
+    holder: Mutex<Option<String>>,
+    clock: RemoteClock,
+    lives: Lives,
+}
+
+/// The shared connection of one database and protocol, opened when first used.
+#[derive(Default)]
+struct Shared {
+    current: Mutex<Option<Arc<Pipe>>>,
+    opening: AsyncMutex<()>,
+}
+
+impl Cache {
+    /// Prepares the pool; the first use connects.
+    ///
+    /// # Errors
+    /// If the TLS settings cannot be used.
+    pub fn new(settings: &config::Redis, lives: &config::Cache) -> Result<Self, tls::TlsError> {
+        let tls = match settings.url.transport {
+            config::RedisTransport::Tls { .. } => {
+                let identity = settings.tls_certificate.as_deref().zip(settings.tls_key.as_deref());
+                Some(tls::client(settings.tls_ca.as_deref(), identity)?)
+            }
+            _ => None,
+        };
+        let password = settings.password.as_ref().or(settings.url.password.as_ref());
+        let options = LinkOptions {
+            url: settings.url.clone(),
+            password: password.map(|secret| secret.reveal().to_owned()),
+            tls,
+            connect_timeout: settings.connect_timeout,
+            reply_timeout: settings.reply_timeout,
+        };
+        let pool = bb8::Pool::builder()
+            .max_size(u32::from(settings.pool_size))
+            .connection_timeout(settings.connect_timeout)
+            .retry_connection(false)
+            // A broken connection is known as such; asking before each use would
+            // cost a round trip.
+            .test_on_check_out(false)
+            .build_unchecked(Manager::new(options.clone()));
+        Ok(Self {
+            options,
+            pool,
+            pool_size: u32::from(settings.pool_size),
+            pipes: (0..2 * DATABASES).map(|_| Shared::default()).collect(),
+            holder: Mutex::new(None),
+            clock: RemoteClock::new(),
+            lives: Lives {
+                native: lives.ttl,
+                absent: lives.absent_ttl,
+                lease: lives.lease,
+                skew: lives.clock_skew,
+                fill_limit: lives.fill_limit.as_usize(),
+            },
+        })
+    }
+
+    /// The cache's clock.
+    pub fn clock(&self) -> &RemoteClock {
+        &self.clock
+    }
+
+    /// Connections of the pool: `(in use, idle, at most)`.
+    pub fn pool_status(&self) -> (u32, u32, u32) {
+        let state = self.pool.state();
+        let idle = state.idle_connections;
+        (state.connections - idle, idle, self.pool_size)
+    }
+
+    /// Sends `requests` in `db` on the shared connection; see [`Pipe::send`].
+    pub async fn read<'a>(
+        &self,
+        db: Db,
+        protocol: Protocol,
+        requests: impl Iterator<Item = &'a [u8]>,
+        replies: usize,
+    ) -> Result<Replies, CacheError> {
+        let shared = &self.pipes[usize::from(db.index()) * 2 + usize::from(protocol == Protocol::Resp3)];
+        let current = shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let pipe = match current {
+            Some(pipe) if !pipe.is_closed() => pipe,
+            _ => self.open_pipe(shared, db, protocol).await?,
+        };
+        pipe.send(requests, replies).await
+    }
+
+    async fn open_pipe(
+        &self,
+        shared: &Shared,
+        db: Db,
+        protocol: Protocol,
+    ) -> Result<Arc<Pipe>, CacheError> {
+        let _one_at_a_time = shared.opening.lock().await;
+        if let Some(pipe) = shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+            && !pipe.is_closed()
+        {
+            return Ok(pipe);
+        }
+        let pipe = Arc::new(Pipe::open(&self.options, db, protocol).await?);
+        self.check_holder(pipe.identity())?;
+        *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipe));
+        Ok(pipe)
+    }
+
+    fn check_holder(&self, found: &Identity) -> Result<(), CacheError> {
+        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        match holder.as_deref() {
+            _ if !found.is_primary => Err(CacheError::Stranger("it is a replica".into())),
+            Some(run_id) if run_id != found.run_id => {
+                Err(CacheError::Stranger(format!("run_id {}, expected {run_id}", found.run_id)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on only the server `run_id` counts as the cache; `None`: none does yet.
+    /// Connections to another are closed.
+    pub fn set_holder(&self, run_id: Option<&str>) {
+        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = run_id.map(ToOwned::to_owned);
+        for shared in &self.pipes {
+            let mut current = shared.current.lock().unwrap_or_else(PoisonError::into_inner);
+            if current.as_ref().is_some_and(|pipe| Some(pipe.identity().run_id.as_str()) != run_id) {
+                *current = None;
+            }
+        }
+    }
+
+    /// Connects anew and tells who answers, and which generation it holds.
+    pub async fn probe(&self) -> Result<(Identity, Option<Generation>), CacheError> {
+        let mut connection = Connection::open(&self.options).await?;
+        let mark = connection.call(Request::from_args(&[b"GET", MARK]).raw()).await?;
+        let mark = match mark {
+            Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok()),
+            _ => None,
+        };
+        self.read_clock(&mut connection).await?;
+        Ok((connection.identity().clone(), mark.map(Generation)))
+    }
+
+    /// Puts this program's library into a cache that is in use already: it may
+    /// hold none, or that of another build.
+    pub async fn load_library(&self) -> Result<(), CacheError> {
+        load_library(&mut Connection::open(&self.options).await?).await
+    }
+
+    async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
+        let reply = connection.call(Request::from_args(&["TIME"]).raw()).await?;
+        let Reply::Array(parts) = reply else { return Ok(()) };
+        let number = |index: usize| match parts.get(index) {
+            Some(Reply::Bulk(text)) => std::str::from_utf8(text).ok()?.parse::<i64>().ok(),
+            _ => None,
+        };
+        if let (Some(seconds), Some(micros)) = (number(0), number(1)) {
+            let step = self.clock.set(UnixMs(seconds * 1000 + micros / 1000));
+            if step.unsigned_abs() > self.lives.skew.as_millis() as u64 {
+                tracing::debug!(step, "the cache's clock was set anew");
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the cache and stamps it with `generation`. Returns the server's `run_id`.
+    pub async fn open(&self, generation: Generation) -> Result<Identity, CacheError> {
+        let mut connection = Connection::open(&self.options).await?;
+        if !connection.identity().is_primary {
+            return Err(CacheError::Stranger("it is a replica".into()));
+        }
+        load_library(&mut connection).await?;
+        let call = Call::new(Function::Open, [].iter(), generation, 0);
+        connection.call(&call.finish()).await?;
+        self.read_clock(&mut connection).await?;
+        Ok(connection.identity().clone())
+    }
+
+    /// Registers the batch `id` with its keys, and hides their natives.
+    pub async fn begin(
+        &self,
+        generation: Generation,
+        id: &str,
+        keys: &[&Key],
+    ) -> Result<(), CacheError> {
+        let mut call = Call::new(Function::Begin, keys.iter().copied(), generation, 1);
+        call.bytes(id.as_bytes());
+        self.call(call, Repeat::Never).await.map(drop)
+    }
+
+    /// Applies the effects of the batch `id`. A full cache gets invalidations.
+    pub async fn apply(
+        &self,
+        generation: Generation,
+        id: &str,
+        applied: &[Applied<'_>],
+    ) -> Result<(), CacheError> {
+        let request = |function, content: Content| {
+            let keys = applied.iter().map(|a| a.key);
+            let mut call = Call::new(function, keys, generation, 3 + 3 * applied.len());
+            call.bytes(id.as_bytes());
+            self.put_lives(&mut call);
+            put_applied(&mut call, applied, content);
+            call
+        };
+        match self.call(request(Function::Apply, Content::Told), Repeat::Same).await {
+            Err(CacheError::Full) => {
+                self.call(request(Function::Settle, Content::Only(Op::Invalidate)), Repeat::Same).await.map(drop)
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// What is there of `keys`; takes the lease `token` on each that nothing is known of.
+    pub async fn look(
+        &self,
+        generation: Generation,
+        token: &str,
+        keys: &[&Key],
+    ) -> Result<Vec<Look>, CacheError> {
+        let mut call = Call::new(Function::Look, keys.iter().copied(), generation, 2);
+        call.bytes(token.as_bytes());
+        call.number(self.lives.lease.as_millis() as i64);
+        let looks = call::looks(self.call(call, Repeat::Never).await?)?;
+        if looks.len() != keys.len() {
+            return Err(CacheError::Refused("look answered for another number of keys".into()));
+        }
+        Ok(looks)
+    }
+
+    /// Sets what the store said, where the lease `token` still allows it, and tells
+    /// the versions in any case. A full cache is told the versions only.
+    pub async fn fill(
+        &self,
+        generation: Generation,
+        token: &str,
+        content: &[Applied<'_>],
+    ) -> Result<Vec<Fill>, CacheError> {
+        let request = |function, told: Content| {
+            let keys = content.iter().map(|a| a.key);
+            let mut call = Call::new(function, keys, generation, 3 + 3 * content.len());
+            call.bytes(token.as_bytes());
+            self.put_lives(&mut call);
+            put_applied(&mut call, content, told);
+            call
+        };
+        let reply = match self.call(request(Function::Fill, Content::Told), Repeat::Same).await {
+            Err(CacheError::Full) => {
+                self.call(request(Function::Observe, Content::Only(Op::Observe)), Repeat::Same).await?
+            }
+            other => other?,
+        };
+        call::fills(reply)
+    }
+
+    /// Takes out what the dead proxy `proxy` left at `key`, whose version in the
+    /// store after the proof of its death is `version`.
+    pub async fn bury(
+        &self,
+        generation: Generation,
+        proxy: &str,
+        key: &Key,
+        version: Version,
+    ) -> Result<(), CacheError> {
+        let mut call = Call::new(Function::Bury, [key].into_iter(), generation, 2);
+        call.bytes(proxy.as_bytes());
+        call.number(version.0);
+        self.call(call, Repeat::Same).await.map(drop)
+    }
+
+    /// How the content of a key is told: a string that ends needs its deadline. One
+    /// that is too long for the cache, or dead for it already, is not told.
+    pub fn string_op(&self, value: bytes::Bytes, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
+        match expires_at {
+            _ if value.len() > self.lives.fill_limit => Op::Invalidate,
+            None => Op::String(value),
+            Some(at) => match self.deadline(at, store_now) {
+                Some(deadline) => Op::Expiring { value, expires_at: at, deadline },
+                None => Op::Invalidate,
+            },
+        }
+    }
+
+    /// How a new expiry is told.
+    pub fn expiry_op(&self, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
+        match expires_at {
+            None => Op::Expiry { expires_at, deadline: self.native_deadline() },
+            Some(at) => match self.deadline(at, store_now) {
+                Some(deadline) => Op::Expiry { expires_at, deadline },
+                None => Op::Invalidate,
+            },
+        }
+    }
+
+    /// When the native of a key that ends at `expires_at` dies, by the cache's
+    /// clock; an odd number. `None`: it would be dead at once.
+    fn deadline(&self, expires_at: UnixMs, store_now: UnixMs) -> Option<UnixMs> {
+        let left = expires_at.0.saturating_sub(store_now.0) - self.lives.skew.as_millis() as i64;
+        let left = left.min(self.lives.native.as_millis() as i64);
+        (left > 1).then(|| UnixMs((self.clock.now().0 + left - 1) | 1))
+    }
+
+    /// When a native without expiry that is set now dies; an even number.
+    fn native_deadline(&self) -> UnixMs {
+        UnixMs((self.clock.now().0 + self.lives.native.as_millis() as i64) & !1)
+    }
+
+    fn put_lives(&self, call: &mut Call) {
+        call.number(self.native_deadline().0);
+        call.number(self.lives.absent.as_millis() as i64);
+    }
+
+    /// Sends a call; once more where a connection was stale or the library missing.
+    async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
+        let request = call.finish();
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut connection = self.pool.get().await.map_err(|error| match error {
+                bb8::RunError::User(error) => error,
+                bb8::RunError::TimedOut => CacheError::Unreachable("no connection in time".into()),
+            })?;
+            self.check_holder(connection.identity())?;
+            match connection.call(&request).await {
+                Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
+                Err(CacheError::Refused(text)) if attempts <= 2 && text.contains("Function not found") => {
+                    load_library(&mut connection).await?;
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Whether a call that got no answer may be sent again as it is.
+///
+/// A begin or look may not: if the first one arrived late, after the second was
+/// applied and its companion had gone, it would register an id (or a lease) that was already used up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Same,
+    Never,
+}
+
+/// What the cache is given: all, or (a full one) for each key only that it changed or was seen.
+#[derive(Clone)]
+enum Content {
+    Told,
+    Only(Op),
+}
+
+fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
+    for one in applied {
+        match (&one.op, &content) {
+            (Op::Observe, _) | (_, Content::Told) => call.applied(one),
+            (_, Content::Only(op)) => {
+                call.applied(&Applied { key: one.key, op: op.clone(), version: one.version });
+            }
+        }
+    }
+}
+
+async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {
+    let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
+    connection.call(request.raw()).await.map(drop)
+}

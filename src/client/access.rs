@@ -1,0 +1,213 @@
+//! Who may do what: `AUTH`, `HELLO`, and what is refused before them.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+
+use super::hub::Hub;
+use super::state::Client;
+use crate::command::args::is_word;
+use crate::command::{Call, flags};
+use crate::config::{Auth, Credential};
+use crate::model::{Protocol, Reply};
+use crate::resp::parse_integer;
+
+/// The version of Redis whose commands and answers Freshet has.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+const DEFAULT_USER: &str = "default";
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// The name of the user that a client is without saying.
+pub fn default_user() -> Arc<str> {
+    // Shared, because there is one in the profile of every connection.
+    static NAME: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from(DEFAULT_USER));
+    Arc::clone(&NAME)
+}
+
+/// Who a new connection is: nobody, if there are passwords.
+pub fn initial_user(auth: &Auth) -> Option<Arc<str>> {
+    is_open(auth).then(default_user)
+}
+
+/// Whether everybody may connect.
+fn is_open(auth: &Auth) -> bool {
+    auth.password.is_none() && auth.users.is_empty()
+}
+
+/// Refuses what somebody asks who has not authenticated.
+pub fn admit(client: &Client, call: &Call) -> Result<(), Reply> {
+    if client.user.is_some() || call.command.flags.has(flags::NO_AUTH) {
+        return Ok(());
+    }
+    Err(Reply::error("NOAUTH Authentication required."))
+}
+
+/// `AUTH [user] password`.
+pub fn auth(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
+    let request = &call.request;
+    let (user, password) = match request.len() {
+        2 => {
+            if is_open(&hub.config().auth) {
+                return Reply::error(
+                    "ERR AUTH <password> called without any password configured for the default \
+                     user. Are you sure your configuration is correct?",
+                );
+            }
+            (DEFAULT_USER.as_bytes(), request.arg(1))
+        }
+        3 => (request.arg(1), request.arg(2)),
+        _ => return Reply::error("ERR syntax error"),
+    };
+    match log_in(client, hub, user, password) {
+        Ok(()) => Reply::OK,
+        Err(reply) => reply,
+    }
+}
+
+fn log_in(client: &mut Client, hub: &Hub, user: &[u8], password: &[u8]) -> Result<(), Reply> {
+    let config = hub.config();
+    let open = is_open(&config.auth);
+    let credential = credential(&config.auth, user);
+    // A password is compared also where there is no such user, so that the
+    // time taken does not tell which names exist.
+    let unknown = Credential::of_password("");
+    let right = credential.unwrap_or(&unknown).matches(password) && credential.is_some();
+    if right || (open && user == DEFAULT_USER.as_bytes()) {
+        client.user = Some(Arc::from(String::from_utf8_lossy(user)));
+        client.publish();
+        return Ok(());
+    }
+    hub.stats.note_failed_login();
+    tracing::warn!(
+        user = %String::from_utf8_lossy(&user[..user.len().min(64)]),
+        peer = %client.entry.peer,
+        "a client gave a wrong user name or password"
+    );
+    Err(Reply::error(WRONG_PASSWORD))
+}
+
+fn credential<'a>(auth: &'a Auth, user: &[u8]) -> Option<&'a Credential> {
+    let name = std::str::from_utf8(user).ok()?;
+    match auth.users.get(name) {
+        Some(credential) => Some(credential),
+        None if name == DEFAULT_USER => auth.password.as_ref(),
+        None => None,
+    }
+}
+
+/// `HELLO [version [AUTH user password] [SETNAME name]]`.
+pub fn hello(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
+    match change_protocol(client, hub, call) {
+        Ok(()) => greeting(client),
+        Err(reply) => reply,
+    }
+}
+
+/// What the options of `HELLO` ask for.
+#[derive(Default)]
+struct Wishes {
+    login: Option<(Bytes, Bytes)>,
+    name: Option<Bytes>,
+}
+
+fn change_protocol(client: &mut Client, hub: &Hub, call: &Call) -> Result<(), Reply> {
+    let request = &call.request;
+    let protocol = if request.len() < 2 {
+        None
+    } else {
+        Some(match parse_integer(request.arg(1)) {
+            Some(2) => Protocol::Resp2,
+            Some(3) => Protocol::Resp3,
+            Some(_) => return Err(Reply::error("NOPROTO unsupported protocol version")),
+            None => {
+                return Err(Reply::error(
+                    "ERR Protocol version is not an integer or out of range",
+                ));
+            }
+        })
+    };
+    let wishes = wishes(call)?;
+    if let Some((user, password)) = &wishes.login {
+        log_in(client, hub, user, password)?;
+    }
+    if client.user.is_none() {
+        return Err(Reply::error(
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             select the RESP protocol version at the same time",
+        ));
+    }
+    if let Some(name) = wishes.name {
+        set_name(client, name);
+    }
+    if let Some(protocol) = protocol {
+        client.protocol = protocol;
+    }
+    client.publish();
+    Ok(())
+}
+
+fn wishes(call: &Call) -> Result<Wishes, Reply> {
+    let request = &call.request;
+    let mut wishes = Wishes::default();
+    let mut at = 2;
+    while at < request.len() {
+        let option = request.arg(at);
+        let left = request.len() - 1 - at;
+        if is_word(option, "AUTH") && left >= 2 {
+            wishes.login = Some((request.arg_bytes(at + 1), request.arg_bytes(at + 2)));
+            at += 3;
+        } else if is_word(option, "SETNAME") && left >= 1 {
+            let name = request.arg_bytes(at + 1);
+            check_name(&name)?;
+            wishes.name = Some(name);
+            at += 2;
+        } else {
+            let mut text = b"ERR Syntax error in HELLO option '".to_vec();
+            text.extend_from_slice(option);
+            text.push(b'\'');
+            return Err(Reply::Error(Bytes::from(text)));
+        }
+    }
+    Ok(wishes)
+}
+
+fn greeting(client: &Client) -> Reply {
+    let id = i64::try_from(client.entry.id).unwrap_or(i64::MAX);
+    let protocol = match client.protocol {
+        Protocol::Resp2 => 2,
+        Protocol::Resp3 => 3,
+    };
+    let fields = [
+        ("server", Reply::bulk("redis")),
+        ("version", Reply::bulk(REDIS_VERSION)),
+        ("proto", Reply::Integer(protocol)),
+        ("id", Reply::Integer(id)),
+        ("mode", Reply::bulk("standalone")),
+        ("role", Reply::bulk("master")),
+        ("modules", Reply::Array(Vec::new())),
+    ];
+    Reply::Map(
+        fields
+            .map(|(name, value)| (Reply::bulk(name), value))
+            .into(),
+    )
+}
+
+/// Refuses a client's name that would spoil a line of `CLIENT LIST`.
+pub fn check_name(name: &[u8]) -> Result<(), Reply> {
+    if name.iter().all(|byte| (b'!'..=b'~').contains(byte)) {
+        return Ok(());
+    }
+    Err(Reply::error(
+        "ERR Client names cannot contain spaces, newlines or special characters.",
+    ))
+}
+
+/// Gives the client a name that was checked; an empty one takes it away.
+pub fn set_name(client: &Client, name: Bytes) {
+    // Its own copy: a name must not keep a whole read buffer alive.
+    client.entry.profile().name = Bytes::copy_from_slice(&name);
+}

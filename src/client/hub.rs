@@ -1,0 +1,119 @@
+//! What all connections of a server share.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::registry::Registry;
+use super::slowlog::SlowLog;
+use super::stats::Stats;
+use crate::config::Config;
+use crate::flow::Flow;
+
+/// The unit in which bytes of requests are counted against their bounds.
+const ACCOUNTED_BYTES: usize = 1024;
+
+/// What all connections of a server share.
+pub struct Hub {
+    /// The data path.
+    pub flow: Flow,
+    /// The connected clients.
+    pub registry: Registry,
+    /// What was counted.
+    pub stats: Stats,
+    /// What took long.
+    pub slowlog: SlowLog,
+    /// 40 hexadecimal digits that tell this run of the program from any other.
+    pub run_id: String,
+    /// When the program started.
+    pub started: Instant,
+    /// The same by the clock on the wall.
+    pub started_at: SystemTime,
+    config: watch::Receiver<Arc<Config>>,
+    address: OnceLock<SocketAddr>,
+    working: Budget,
+    receiving: Budget,
+}
+
+/// A bound on bytes, shared by all connections.
+pub struct Budget {
+    semaphore: Semaphore,
+    units: u32,
+}
+
+impl Budget {
+    fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / ACCOUNTED_BYTES as u64)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        Self {
+            semaphore: Semaphore::new(units as usize),
+            units,
+        }
+    }
+
+    /// The bytes that are held now, to the next full kilobyte each.
+    pub fn held(&self) -> usize {
+        (self.units as usize - self.semaphore.available_permits()) * ACCOUNTED_BYTES
+    }
+
+    /// Waits until `bytes` more are free (all of them, if that is more than
+    /// there is), and holds them until the answer is dropped.
+    pub async fn hold(&self, bytes: usize) -> SemaphorePermit<'_> {
+        let units = u32::try_from(bytes.div_ceil(ACCOUNTED_BYTES)).unwrap_or(u32::MAX);
+        self.semaphore
+            .acquire_many(units.min(self.units))
+            .await
+            .expect("the semaphore is never closed")
+    }
+}
+
+impl Hub {
+    /// The hub of a server that starts now. When `config` changes,
+    /// connections see it at their next request.
+    pub fn new(config: watch::Receiver<Arc<Config>>, flow: Flow) -> Self {
+        let in_flight = config.borrow().limits.requests_in_flight_bytes.as_u64();
+        Self {
+            flow,
+            registry: Registry::default(),
+            stats: Stats::default(),
+            slowlog: SlowLog::default(),
+            run_id: (0..40)
+                .map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)]))
+                .collect(),
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            working: Budget::new(in_flight),
+            receiving: Budget::new(in_flight),
+            config,
+            address: OnceLock::new(),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    /// Notes the address at which clients connect; the first one counts.
+    pub fn listening_on(&self, address: SocketAddr) {
+        let _ = self.address.set(address);
+    }
+
+    /// The address at which clients connect; as configured until it is known.
+    pub fn address(&self) -> SocketAddr {
+        *self.address.get_or_init(|| self.config().listen.address)
+    }
+
+    /// The bound on bytes of requests that are being worked on.
+    pub fn working(&self) -> &Budget {
+        &self.working
+    }
+
+    /// The bound on bytes of large requests that have not arrived in full.
+    pub fn receiving(&self) -> &Budget {
+        &self.receiving
+    }
+}

@@ -1,0 +1,146 @@
+//! Commands that are answered in place: the one list of who answers what.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use super::hub::Hub;
+use super::state::Client;
+use super::{access, clients, help, info, latency, operations, settings};
+use crate::command::{Call, args, wrong_arity};
+use crate::model::{Db, Reply};
+use crate::resp::parse_integer;
+
+/// What becomes of the connection behind an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It goes on.
+    Continue,
+    /// It is closed once the answer is sent.
+    Close,
+}
+
+/// Answers a command of class `Local`. `None` is no answer at all, which
+/// `CLIENT REPLY OFF` and `SKIP` are due.
+pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Reply>, After) {
+    let reply = match call.command.name {
+        "QUIT" => return (Some(Reply::OK), After::Close),
+        "CLIENT|REPLY" => return (clients::reply(client, call), After::Continue),
+        "CLIENT|KILL" => {
+            let (reply, after) = clients::kill(client, hub, call);
+            return (Some(reply), after);
+        }
+        // What waits is answered here; all others are answered at once.
+        "INFO" => info::reply(hub, call).await,
+        "DEBUG" => operations::debug(call).await,
+        _ => at_once(client, hub, call),
+    };
+    (Some(reply), After::Continue)
+}
+
+fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
+    match call.command.name {
+        "PING" => ping(call),
+        "ECHO" => Reply::Bulk(call.request.arg_bytes(1)),
+        "SELECT" => select(client, call),
+        "AUTH" => access::auth(client, hub, call),
+        "HELLO" => access::hello(client, hub, call),
+        "RESET" => {
+            client.reset(hub);
+            Reply::Simple("RESET")
+        }
+        "TIME" => time(),
+        "LOLWUT" => Reply::Verbatim(
+            *b"txt",
+            Bytes::from(format!("Redis ver. {}\n", access::REDIS_VERSION)),
+        ),
+        _ => match call.command.family() {
+            "CLIENT" if !is_help(call) => clients::answer(client, hub, call),
+            "CONFIG" if !is_help(call) => settings::answer(hub, call),
+            "LATENCY" if !is_help(call) => latency::answer(hub, call),
+            "SLOWLOG" if !is_help(call) => slowlog(hub, call),
+            family if is_help(call) => help::reply(family).unwrap_or_else(syntax_error),
+            _ => operations::answer(client, hub, call),
+        },
+    }
+}
+
+fn is_help(call: &Call) -> bool {
+    call.command.subcommand() == Some("HELP")
+}
+
+/// `ERR syntax error`.
+pub fn syntax_error() -> Reply {
+    Reply::error("ERR syntax error")
+}
+
+/// What Redis says of a subcommand whose arguments it cannot make sense of.
+pub fn subcommand_error(call: &Call) -> Reply {
+    error_with(
+        "ERR unknown subcommand or wrong number of arguments for '",
+        call.request.arg(1),
+        &format!("'. Try {} HELP.", call.command.family()),
+    )
+}
+
+/// `ERR value is not an integer or out of range`.
+pub fn not_an_integer() -> Reply {
+    Reply::error("ERR value is not an integer or out of range")
+}
+
+/// An error text with a client's own words in it.
+pub fn error_with(before: &str, words: &[u8], after: &str) -> Reply {
+    let mut text = before.as_bytes().to_vec();
+    args::quote_into(&mut text, words, 128);
+    text.extend_from_slice(after.as_bytes());
+    Reply::Error(Bytes::from(text))
+}
+
+fn ping(call: &Call) -> Reply {
+    match call.request.len() {
+        1 => Reply::Simple("PONG"),
+        2 => Reply::Bulk(call.request.arg_bytes(1)),
+        _ => wrong_arity(call.command),
+    }
+}
+
+fn select(client: &mut Client, call: &Call) -> Reply {
+    let Some(index) = parse_integer(call.request.arg(1)) else {
+        return not_an_integer();
+    };
+    if i32::try_from(index).is_err() {
+        return Reply::error(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        );
+    }
+    match u8::try_from(index).ok().and_then(Db::new) {
+        Some(db) => {
+            client.db = db;
+            client.publish();
+            Reply::OK
+        }
+        None => Reply::error("ERR DB index is out of range"),
+    }
+}
+
+fn time() -> Reply {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    Reply::Array(vec![
+        Reply::bulk(now.as_secs().to_string()),
+        Reply::bulk(now.subsec_micros().to_string()),
+    ])
+}
+
+fn slowlog(hub: &Hub, call: &Call) -> Reply {
+    match call.command.subcommand() {
+        Some("GET") => hub.slowlog.get(call),
+        Some("LEN") => Reply::Integer(i64::try_from(hub.slowlog.len()).unwrap_or(i64::MAX)),
+        Some("RESET") => {
+            hub.slowlog.reset();
+            Reply::OK
+        }
+        _ => wrong_arity(call.command),
+    }
+}

@@ -1,0 +1,310 @@
+//! All connected clients: what `CLIENT LIST` shows of each, and how one of
+//! them is told to end.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::state::{Eviction, Library};
+use crate::model::{Db, Protocol};
+
+/// Where a client, or the socket that it connected to, is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// On the Unix socket of that path.
+    Unix(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "{path}:0"),
+        }
+    }
+}
+
+/// What a connection was told to do; it looks whenever it waits for its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// Go on.
+    Serve,
+    /// Answer what has been received, then close.
+    Drain,
+    /// Close before the next read.
+    Close,
+}
+
+/// What others may see of a connection.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// When the client last sent something.
+    pub active_at: Instant,
+    /// The command that it sent last, in the table's form; empty before the first.
+    pub command: &'static str,
+    /// Its selected database.
+    pub db: Db,
+    /// The user that it is.
+    pub user: Arc<str>,
+    /// The name that it gave itself.
+    pub name: Bytes,
+    /// Its client library.
+    pub library: Library,
+    /// The protocol that it speaks.
+    pub protocol: Protocol,
+    /// Whether it asked not to be evicted.
+    pub eviction: Eviction,
+}
+
+/// One connected client.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its number, never given twice.
+    pub id: u64,
+    /// Where it is.
+    pub peer: Address,
+    /// Where it connected to.
+    pub local: Address,
+    /// Its socket's number in this process.
+    pub descriptor: i32,
+    /// When it connected.
+    pub since: Instant,
+    order: AtomicU8,
+    idle_check: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+    profile: Mutex<Profile>,
+}
+
+impl Entry {
+    /// What the connection was told.
+    pub fn order(&self) -> Order {
+        match self.order.load(Ordering::Acquire) {
+            0 => Order::Serve,
+            1 => Order::Drain,
+            _ => Order::Close,
+        }
+    }
+
+    /// Tells the connection; never takes back a stronger order.
+    pub fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Asks the connection to close if it has waited too long for its client.
+    pub fn ask_idle(&self) {
+        self.idle_check.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether the connection was asked since it last looked.
+    pub fn take_idle_check(&self) -> bool {
+        self.idle_check.load(Ordering::Acquire) && self.idle_check.swap(false, Ordering::AcqRel)
+    }
+
+    /// Makes the connection look around, if it waits for its client.
+    fn wake(&self) {
+        let waker = lock(&self.waker).clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Called by the connection's task whenever it begins to wait.
+    pub fn will_wait(&self, waker: &Waker) {
+        let mut slot = lock(&self.waker);
+        match &mut *slot {
+            Some(known) => known.clone_from(waker),
+            None => *slot = Some(waker.clone()),
+        }
+    }
+
+    /// What others may see of the connection.
+    pub fn profile(&self) -> MutexGuard<'_, Profile> {
+        lock(&self.profile)
+    }
+
+    /// Notes that the client sent something, and which command was the last.
+    pub fn note_activity(&self, at: Instant, command: &'static str) {
+        let mut profile = self.profile();
+        profile.active_at = at;
+        profile.command = command;
+    }
+
+    /// The client's line in `CLIENT LIST`, without its end.
+    pub fn line(&self, now: Instant) -> Vec<u8> {
+        let profile = self.profile().clone();
+        let whole_seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
+        let flags = match (&self.peer, profile.eviction) {
+            (Address::Tcp(_), Eviction::Allowed) => "N",
+            (Address::Tcp(_), Eviction::Refused) => "e",
+            (Address::Unix(_), Eviction::Allowed) => "U",
+            (Address::Unix(_), Eviction::Refused) => "Ue",
+        };
+        let mut line = format!(
+            "id={} addr={} laddr={} fd={} name=",
+            self.id, self.peer, self.local, self.descriptor
+        )
+        .into_bytes();
+        line.extend_from_slice(&profile.name);
+        let command = match profile.command {
+            "" => "NULL".to_owned(),
+            name => name.to_ascii_lowercase(),
+        };
+        let rest = format!(
+            " age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 \
+             argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} \
+             user={} redir=-1 resp={} lib-name=",
+            whole_seconds(self.since),
+            whole_seconds(profile.active_at),
+            profile.db.index(),
+            profile.user,
+            match profile.protocol {
+                Protocol::Resp2 => 2,
+                Protocol::Resp3 => 3,
+            },
+        );
+        line.extend_from_slice(rest.as_bytes());
+        line.extend_from_slice(&profile.library.name);
+        line.extend_from_slice(b" lib-ver=");
+        line.extend_from_slice(&profile.library.version);
+        line
+    }
+}
+
+/// All connected clients, by number; as many as the limit on clients allows.
+#[derive(Debug, Default)]
+pub struct Registry {
+    last_id: AtomicU64,
+    entries: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    ended: tokio::sync::Notify,
+}
+
+/// No room for another client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Registry {
+    /// Notes a new client, if fewer than `max` are connected.
+    pub fn admit(
+        &self,
+        max: usize,
+        peer: Address,
+        local: Address,
+        descriptor: i32,
+    ) -> Result<Arc<Entry>, Full> {
+        let mut entries = lock(&self.entries);
+        if entries.len() >= max {
+            return Err(Full);
+        }
+        let now = Instant::now();
+        let entry = Arc::new(Entry {
+            id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
+            peer,
+            local,
+            descriptor,
+            since: now,
+            order: AtomicU8::new(Order::Serve as u8),
+            idle_check: AtomicBool::new(false),
+            waker: Mutex::new(None),
+            profile: Mutex::new(Profile {
+                active_at: now,
+                command: "",
+                db: Db::default(),
+                user: super::access::default_user(),
+                name: Bytes::new(),
+                library: Library::default(),
+                protocol: Protocol::default(),
+                eviction: Eviction::default(),
+            }),
+        });
+        entries.insert(entry.id, Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Forgets a client whose connection has ended.
+    pub fn remove(&self, id: u64) {
+        let mut entries = lock(&self.entries);
+        entries.remove(&id);
+        if entries.is_empty() {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// The number of connected clients.
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All clients, in the order in which they connected.
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        lock(&self.entries).values().cloned().collect()
+    }
+
+    /// Tells every connection.
+    pub fn tell_all(&self, order: Order) {
+        for entry in self.entries() {
+            entry.tell(order);
+        }
+    }
+
+    /// Waits until nobody is connected.
+    pub async fn wait_empty(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}
+
+/// Nothing that runs under these locks can leave what they guard half-done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(port: u16) -> Address {
+        Address::Tcp(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    #[test]
+    fn no_more_clients_are_admitted_than_allowed() {
+        let registry = Registry::default();
+        let first = registry.admit(1, address(1), address(2), 3).unwrap();
+        assert_eq!(
+            registry.admit(1, address(1), address(2), 3).unwrap_err(),
+            Full
+        );
+        registry.remove(first.id);
+        let second = registry.admit(1, address(1), address(2), 3).unwrap();
+        assert_eq!(second.id, 2);
+    }
+
+    #[test]
+    fn orders_only_grow_stronger() {
+        let registry = Registry::default();
+        let entry = registry.admit(1, address(1), address(2), 3).unwrap();
+        entry.tell(Order::Close);
+        entry.tell(Order::Drain);
+        assert_eq!(entry.order(), Order::Close);
+    }
+}

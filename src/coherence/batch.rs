@@ -1,0 +1,366 @@
+//! One batch from its units to a transaction that is ready to commit.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+
+use super::lane::{Attempt, Job};
+use super::{Fence, Phase, Refusal};
+use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
+use crate::engine::{self, Need, Workspace};
+use crate::model::{Effect, Key, Reply, UnixMs, Value, Version};
+use crate::store::{
+    Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError, Written,
+};
+
+/// What a batch works with.
+pub(super) struct Batch<'a> {
+    store: &'a Store,
+    cache: &'a Cache,
+    fence: &'a Fence,
+    phase: Phase,
+    number: u64,
+    proxy: i32,
+    id: String,
+}
+
+/// A batch whose transaction is written and waits for COMMIT.
+pub(super) struct Prepared {
+    /// The cache's state in which it was made.
+    pub(super) phase: Phase,
+    /// The batch's number in this proxy.
+    pub(super) number: u64,
+    /// Its id in the cache.
+    pub(super) id: String,
+    /// The transaction's id in the store.
+    pub(super) xid: String,
+    /// One for each call, in order.
+    pub(super) replies: Vec<Reply>,
+    changed: Vec<(Key, Effect, Version)>,
+    seen: Vec<(Key, Version)>,
+    now: UnixMs,
+}
+
+impl Prepared {
+    /// Whether nothing needs to be committed.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.changed.is_empty()
+    }
+
+    /// The keys that were begun in the cache.
+    pub(super) fn changed_keys(&self) -> Vec<Key> {
+        self.changed.iter().map(|(key, ..)| key.clone()).collect()
+    }
+
+    /// What the cache is told.
+    pub(super) fn applied(&self, cache: &Cache) -> Vec<Applied<'_>> {
+        let changed = self.changed.iter().map(|(key, effect, version)| Applied {
+            key,
+            op: op(cache, effect, self.now),
+            version: *version,
+        });
+        let seen = self.seen.iter().map(|(key, version)| Applied { key, op: Op::Observe, version: *version });
+        changed.chain(seen).filter(|applied| !is_reserved(applied.key)).collect()
+    }
+
+    /// The same batch, of which the cache is told only that its keys changed.
+    pub(super) fn into_invalidation(mut self) -> Self {
+        // An effect that fits on nothing: the content goes, the floor rises.
+        for (_, effect, _) in &mut self.changed {
+            *effect = Effect::Expiry(Some(UnixMs(0)));
+        }
+        self
+    }
+
+    /// The same batch, rolled back: only its id is taken out of the cache.
+    pub(super) fn into_sweep(mut self) -> Self {
+        self.seen.extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
+        self
+    }
+}
+
+fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
+    match effect {
+        Effect::Whole(entry) => {
+            let Value::String(value) = &entry.value;
+            cache.string_op(value.clone(), entry.expires_at, now)
+        }
+        Effect::Delete => Op::Absent,
+        Effect::Expiry(expires_at) => cache.expiry_op(*expires_at, now),
+    }
+}
+
+/// Why a batch could not be prepared. Its transaction must be rolled back.
+pub(super) struct Failure {
+    cause: Cause,
+    /// Whether its id may stand in the cache.
+    pub(super) may_have_begun: bool,
+    /// The keys at which it may stand.
+    pub(super) keys: Vec<Key>,
+}
+
+enum Cause {
+    Store(StoreError),
+    Cache(CacheError),
+    /// The fence has moved, or a key was created in between.
+    Moved(Refusal),
+}
+
+impl Failure {
+    fn early(cause: Cause) -> Self {
+        Self { cause, may_have_begun: false, keys: Vec::new() }
+    }
+}
+
+/// The effects of a batch, sorted by key, with what is known of each row.
+struct Plan {
+    replies: Vec<Reply>,
+    changes: Vec<(Key, Effect, RowState)>,
+    /// Keys that were loaded and not changed.
+    seen: Vec<(Key, Version)>,
+    now: UnixMs,
+}
+
+impl Plan {
+    fn stored(&self) -> Vec<Change<'_>> {
+        self.changes.iter().map(|(key, effect, row)| Change { key, effect, row: *row }).collect()
+    }
+
+    fn begun(&self) -> Vec<&Key> {
+        self.changes.iter().map(|(key, ..)| key).filter(|key| !is_reserved(key)).collect()
+    }
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        cache: &'a Cache,
+        fence: &'a Fence,
+        phase: Phase,
+        number: u64,
+    ) -> Self {
+        let proxy = fence.proxy();
+        Self { store, cache, fence, phase, number, proxy, id: format!("{proxy}.{number}") }
+    }
+
+    /// Everything up to COMMIT.
+    pub(super) async fn prepare(&self, session: &Session, jobs: &[Job]) -> Result<Prepared, Failure> {
+        let needs = needs(jobs);
+        let (guard, plan, versions) = if needs.is_empty() {
+            self.write_blind(session, jobs).await?
+        } else {
+            self.load_and_write(session, jobs, needs).await?
+        };
+        let changed = plan
+            .changes
+            .into_iter()
+            .zip(versions)
+            .map(|((key, effect, _), version)| (key, effect, version))
+            .collect();
+        Ok(Prepared {
+            phase: self.phase,
+            number: self.number,
+            id: self.id.clone(),
+            xid: guard.xid,
+            replies: plan.replies,
+            changed,
+            seen: plan.seen,
+            now: plan.now,
+        })
+    }
+
+    /// Nothing to load: one round trip, in which the cache hides the keys too.
+    async fn write_blind(
+        &self,
+        session: &Session,
+        jobs: &[Job],
+    ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
+        let plan = run(jobs, Workspace::default(), &[], &[], self.store.clock().now());
+        let changes = plan.stored();
+        let (persisted, begun) = tokio::join!(
+            session.begin_and_write(self.proxy, &changes, plan.now),
+            self.begin(&plan)
+        );
+        let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
+        self.check(&guard).map_err(|cause| self.begun(cause, &plan))?;
+        let versions = self.versions(written, &plan)?;
+        drop(changes);
+        Ok((guard, plan, versions))
+    }
+
+    async fn load_and_write(
+        &self,
+        session: &Session,
+        jobs: &[Job],
+        needs: BTreeMap<Key, Need>,
+    ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
+        let requests: Vec<LoadRequest> =
+            needs.into_iter().map(|(key, need)| LoadRequest { key, need }).collect();
+        let (guard, locked, now) = session
+            .begin_and_load(self.proxy, &requests)
+            .await
+            .map_err(|e| Failure::early(Cause::Store(e)))?;
+        self.check(&guard).map_err(Failure::early)?;
+        let mut workspace = Workspace::default();
+        for (request, locked) in requests.iter().zip(&locked) {
+            workspace.load(request.key.clone(), locked.loaded.clone());
+        }
+        let plan = run(jobs, workspace, &requests, &locked, now);
+        if plan.changes.is_empty() {
+            return Ok((guard, plan, Vec::new()));
+        }
+        let changes = plan.stored();
+        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&plan));
+        let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
+        let versions = self.versions(written, &plan)?;
+        drop(changes);
+        Ok((guard, plan, versions))
+    }
+
+    /// Registers the batch in the cache and hides its keys there.
+    async fn begin(&self, plan: &Plan) -> Result<(), Cause> {
+        let Phase::Active(generation) = self.phase else { return Ok(()) };
+        let keys = plan.begun();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        self.cache.begin(generation, &self.id, &keys).await.map_err(Cause::Cache)
+    }
+
+    fn begun(&self, cause: Cause, plan: &Plan) -> Failure {
+        let keys = plan.changes.iter().map(|(key, ..)| key.clone()).collect();
+        Failure { cause, may_have_begun: matches!(self.phase, Phase::Active(_)), keys }
+    }
+
+    fn versions(&self, written: Written, plan: &Plan) -> Result<Vec<Version>, Failure> {
+        match written {
+            Written::Versions(versions) => Ok(versions),
+            Written::Contended => Err(self.begun(Cause::Moved(Refusal::Contended), plan)),
+        }
+    }
+
+    /// What a failure means for the `count`th attempt (from 0).
+    pub(super) async fn disturbed(&self, failure: Failure, count: u32) -> Attempt {
+        match failure.cause {
+            Cause::Store(StoreError::Conflict(_)) => Attempt::Again(Refusal::Contended),
+            Cause::Store(error) if error.is_outage() => {
+                Attempt::Again(Refusal::StoreAway(error.to_string()))
+            }
+            Cause::Store(error) => Attempt::Poisoned(error),
+            Cause::Cache(error) => {
+                self.fence.cache_failed(self.phase.generation(), &error, count).await;
+                Attempt::Again(Refusal::Unsettled)
+            }
+            Cause::Moved(refusal) => {
+                if refusal == Refusal::Unsettled {
+                    self.fence.left(self.phase).await;
+                }
+                Attempt::Again(refusal)
+            }
+        }
+    }
+
+    /// The transaction may commit only in the state in which the batch was made.
+    fn check(&self, guard: &Guard) -> Result<(), Cause> {
+        self.store.clock().set(guard.now);
+        if !guard.alive {
+            tracing::warn!(proxy = self.proxy, "this proxy was declared dead: it registers anew");
+            self.fence.registration_lost();
+            return Err(Cause::Moved(Refusal::Unsettled));
+        }
+        let expected = match self.phase {
+            Phase::Active(generation) => (generation, FenceState::Active),
+            Phase::Bypass(generation) => (generation, FenceState::Bypass),
+            Phase::Closing(generation) => (generation, FenceState::Closing),
+        };
+        if (guard.generation, guard.state) != expected {
+            self.fence.suspect(&CacheError::Fenced("the store has another generation".into()));
+            return Err(Cause::Moved(Refusal::Unsettled));
+        }
+        Ok(())
+    }
+
+    /// Takes the id out of the cache after the rollback was confirmed. Errors are
+    /// left to the fence: an id that stays costs time, not truth.
+    pub(super) async fn sweep(&self, keys: &[Key]) {
+        let Phase::Active(generation) = self.phase else { return };
+        let observed: Vec<Applied<'_>> = keys
+            .iter()
+            .filter(|key| !is_reserved(key))
+            .map(|key| Applied { key, op: Op::Observe, version: Version(0) })
+            .collect();
+        if observed.is_empty() {
+            return;
+        }
+        if let Err(error) = self.cache.apply(generation, &self.id, &observed).await {
+            self.fence.suspect(&error);
+        }
+    }
+}
+
+/// What must be loaded. If anything must, all keys of the batch are locked, so
+/// that every transaction takes its locks in key order.
+fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
+    let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+    for_each_call(jobs, |call, db| {
+        for (key, need) in engine::needs(call, db) {
+            let entry = needs.entry(key).or_insert(need);
+            *entry = (*entry).max(need);
+        }
+    });
+    if !needs.is_empty() {
+        for_each_call(jobs, |call, db| {
+            for key in call.keys(db) {
+                needs.entry(key).or_insert(Need::Header);
+            }
+        });
+    }
+    needs
+}
+
+fn for_each_call(jobs: &[Job], mut visit: impl FnMut(&crate::command::Call, crate::model::Db)) {
+    for unit in jobs.iter().flat_map(|job| &job.units) {
+        for call in &unit.calls {
+            visit(call, unit.db);
+        }
+    }
+}
+
+/// Runs every unit in order on one workspace.
+fn run(
+    jobs: &[Job],
+    mut workspace: Workspace,
+    requests: &[LoadRequest],
+    locked: &[Locked],
+    now: UnixMs,
+) -> Plan {
+    let mut replies = Vec::new();
+    for_each_call(jobs, |call, db| replies.push(engine::execute(call, db, &mut workspace, now)));
+    let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
+    let mut changes: Vec<(Key, Effect, RowState)> = workspace
+        .take_effects()
+        .into_iter()
+        .map(|(key, effect)| {
+            let row = match known.get(&key) {
+                Some(locked) if !locked.has_row => RowState::Missing,
+                _ => RowState::LockedOrBlind,
+            };
+            (key, effect, row)
+        })
+        .collect();
+    changes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let seen = requests
+        .iter()
+        .zip(locked)
+        .filter(|(request, _)| changes.binary_search_by(|(key, ..)| key.cmp(&request.key)).is_err())
+        .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
+        .collect();
+    Plan { replies, changes, seen, now }
+}
+
+fn is_reserved(key: &Key) -> bool {
+    key.name.starts_with(RESERVED_PREFIX)
+}
+

@@ -1,0 +1,513 @@
+//! The commit lane: begin, persist, commit, apply, acknowledge.
+//!
+//! One task takes what has gathered and commits it as one transaction; while
+//! it does, the next batch gathers. The apply of a batch overlaps the next
+//! batch's transaction. There is no timer: a lone unit is committed at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::batch::{Batch, Prepared};
+use super::meters::LaneMeters;
+use super::{Fence, Phase, Refusal};
+use crate::cache::Cache;
+use crate::command::Call;
+use crate::config;
+use crate::model::{Db, Reply};
+use crate::store::{Outcome, Session, Store, StoreError};
+
+/// Jobs that may wait in the queue; units and bytes are bounded besides.
+const QUEUE_JOBS: usize = 16 * 1024;
+/// Batches whose apply may be under way while the next is committed.
+const APPLIES_MAX: usize = 4;
+/// Between two questions what became of a COMMIT.
+const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
+/// How long an outcome that clients were told is unknown is asked for further.
+const RESOLVE_MAX: Duration = Duration::from_secs(600);
+/// Tries of a batch that other writers or a moving fence disturbed.
+const RETRIES_MAX: u32 = 6;
+/// Tries to tell the cache before it is condemned.
+const APPLY_TRIES: u32 = 3;
+/// How long a batch waits for the fence when the cache refused its apply.
+const FENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Commands that commit together or not at all.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    /// The database they run in.
+    pub db: Db,
+    /// One command, or those of a MULTI block.
+    pub calls: SmallVec<[Call; 1]>,
+}
+
+/// Units of one connection in their order, and where their replies go.
+pub(super) struct Job {
+    pub(super) units: Vec<Unit>,
+    pub(super) bytes: usize,
+    answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
+    /// Its share of the lane's bounds, given back when it is answered.
+    _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+}
+
+impl Job {
+    pub(super) fn answer(self, replies: Result<Vec<Reply>, Refusal>) {
+        // A client that has gone does not want its answer.
+        let _ = self.answer.send(replies);
+    }
+}
+
+/// The lane's entrance, shared by all connections.
+pub struct Lane {
+    jobs: mpsc::Sender<Job>,
+    units_room: Arc<Semaphore>,
+    units_max: u32,
+    bytes_room: Arc<Semaphore>,
+    bytes_max: u32,
+    progress: Arc<Progress>,
+    in_flight: AtomicUsize,
+}
+
+/// Which batches have been applied, for readers who wait for one.
+struct Progress {
+    /// Batches up to this one are over.
+    over: watch::Sender<u64>,
+    finished: std::sync::Mutex<std::collections::BTreeSet<u64>>,
+}
+
+impl Progress {
+    fn finish(&self, batch: u64) {
+        let mut finished = self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.over.send_modify(|over| {
+            if batch > *over {
+                finished.insert(batch);
+            }
+            while finished.remove(&(*over + 1)) {
+                *over += 1;
+            }
+        });
+    }
+}
+
+impl Lane {
+    /// Starts the lane's task.
+    pub fn start(
+        store: Arc<Store>,
+        cache: Arc<Cache>,
+        fence: Arc<Fence>,
+        settings: &config::Commit,
+    ) -> Arc<Self> {
+        let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
+        let progress =
+            Arc::new(Progress { over: watch::Sender::new(0), finished: Default::default() });
+        // Semaphores count in kilobytes: a permit number is a u32.
+        let bytes_max = (settings.queue_bytes.as_u64() >> 10).min(u64::from(u32::MAX >> 3)) as u32;
+        let worker = Worker {
+            store,
+            cache,
+            fence,
+            meters: LaneMeters::new(),
+            queue,
+            session: None,
+            applies: Arc::new(Semaphore::new(APPLIES_MAX)),
+            progress: Arc::clone(&progress),
+            max_units: settings.max_batch_units as usize,
+            max_bytes: settings.max_batch_bytes.as_usize(),
+            unknown_timeout: settings.unknown_timeout,
+            numbers: AtomicU64::new(0),
+            carried: None,
+        };
+        tokio::spawn(worker.run());
+        Arc::new(Self {
+            jobs,
+            units_room: Arc::new(Semaphore::new(settings.queue_units as usize)),
+            units_max: settings.queue_units,
+            bytes_room: Arc::new(Semaphore::new(bytes_max as usize)),
+            bytes_max,
+            progress,
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    /// Commits `units` in their order; one reply for each call, in order. Waits
+    /// for room in the lane first: that is the back-pressure on clients.
+    pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Reply>, Refusal> {
+        let count = units.len();
+        let bytes = units.iter().flat_map(|unit| &unit.calls).map(|call| call.request.raw().len()).sum::<usize>();
+        let units_wanted = (count as u32).min(self.units_max);
+        let bytes_wanted = ((bytes >> 10) as u32).min(self.bytes_max);
+        let room = (
+            Arc::clone(&self.units_room).acquire_many_owned(units_wanted).await.map_err(|_| Refusal::Stopping)?,
+            Arc::clone(&self.bytes_room).acquire_many_owned(bytes_wanted).await.map_err(|_| Refusal::Stopping)?,
+        );
+        let (answer, answered) = oneshot::channel();
+        let _counted = Counted::new(&self.in_flight, count);
+        match self.jobs.send(Job { units, bytes, answer, _room: Some(room) }).await {
+            Ok(()) => answered.await.unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
+            Err(_) => Err(Refusal::Stopping),
+        }
+    }
+
+    /// Units that wait or are worked on.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Batches up to this one are over.
+    pub fn over(&self) -> u64 {
+        *self.progress.over.borrow()
+    }
+
+    /// Waits until `batch` is applied; `false` if that takes longer than `limit`.
+    pub async fn applied(&self, batch: u64, limit: Duration) -> bool {
+        let mut over = self.progress.over.subscribe();
+        let wait = over.wait_for(|over| *over >= batch);
+        matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
+    }
+}
+
+/// Units counted as in flight until this is dropped, also by a client that goes.
+struct Counted<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize, units: usize) -> Self {
+        counter.fetch_add(units, Ordering::Relaxed);
+        Self(counter, units)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// How one try to commit a batch ended.
+pub(super) enum Attempt {
+    /// It is committed: tell the cache, then the clients.
+    Committed(Prepared),
+    /// It changed nothing, so there was nothing to commit.
+    NothingToDo(Prepared),
+    /// Nothing was written; the same again may work.
+    Again(Refusal),
+    /// Nothing was written, and a unit of the batch is at fault.
+    Poisoned(StoreError),
+    /// COMMIT got no answer, and the store does not tell.
+    Unknown(Prepared, String),
+}
+
+struct Worker {
+    store: Arc<Store>,
+    cache: Arc<Cache>,
+    fence: Arc<Fence>,
+    meters: LaneMeters,
+    queue: mpsc::Receiver<Job>,
+    session: Option<Session>,
+    applies: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    max_units: usize,
+    max_bytes: usize,
+    unknown_timeout: Duration,
+    numbers: AtomicU64,
+    /// A job that did not fit into the batch before.
+    carried: Option<Job>,
+}
+
+impl Worker {
+    async fn run(mut self) {
+        while let Some(jobs) = self.gather().await {
+            let units = jobs.iter().map(|job| job.units.len()).sum::<usize>();
+            self.meters.batch_units.record(units as f64);
+            self.meters.batch_bytes.record(jobs.iter().map(|job| job.bytes).sum::<usize>() as f64);
+            self.meters.depth.set((self.queue.len() + units) as f64);
+            self.commit(jobs).await;
+        }
+    }
+
+    /// What waits now, up to the bounds of a batch; waits only for the first job.
+    async fn gather(&mut self) -> Option<Vec<Job>> {
+        let first = match self.carried.take() {
+            Some(job) => job,
+            None => self.queue.recv().await?,
+        };
+        let (mut units, mut bytes) = (first.units.len(), first.bytes);
+        let mut jobs = vec![first];
+        while let Ok(job) = self.queue.try_recv() {
+            units += job.units.len();
+            bytes += job.bytes;
+            if units > self.max_units || bytes > self.max_bytes {
+                self.carried = Some(job);
+                break;
+            }
+            jobs.push(job);
+        }
+        Some(jobs)
+    }
+
+    /// Commits the jobs together; one by one if a unit among them is at fault.
+    async fn commit(&mut self, jobs: Vec<Job>) {
+        let started = Instant::now();
+        match self.attempts(&jobs).await {
+            Ok(attempt) => self.conclude(jobs, attempt, started).await,
+            Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
+                self.refuse(jobs, &Refusal::Refused(error.to_string()));
+            }
+            Err(Attempt::Poisoned(_)) => self.commit_singly(jobs).await,
+            Err(Attempt::Again(refusal)) => self.refuse(jobs, &refusal),
+            Err(_) => self.refuse(jobs, &Refusal::Stopping),
+        }
+    }
+
+    /// Each unit in a transaction of its own: one bad unit harms no other.
+    async fn commit_singly(&mut self, jobs: Vec<Job>) {
+        for job in jobs {
+            let mut replies = Vec::with_capacity(job.units.len());
+            for unit in &job.units {
+                let (answer, answered) = oneshot::channel();
+                let single = vec![Job { units: vec![unit.clone()], bytes: 0, answer, _room: None }];
+                let started = Instant::now();
+                match self.attempts(&single).await {
+                    Ok(attempt) => self.conclude(single, attempt, started).await,
+                    Err(Attempt::Poisoned(error)) => {
+                        self.refuse(single, &Refusal::Refused(error.to_string()));
+                    }
+                    Err(Attempt::Again(refusal)) => self.refuse(single, &refusal),
+                    Err(_) => self.refuse(single, &Refusal::Stopping),
+                }
+                let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
+                match answer {
+                    Ok(more) => replies.extend(more),
+                    Err(refusal) => replies.extend(unit.calls.iter().map(|_| refusal.reply())),
+                }
+            }
+            job.answer(Ok(replies));
+        }
+    }
+
+    /// Tries until it is decided: committed, refused, or unknown.
+    async fn attempts(&mut self, jobs: &[Job]) -> Result<Attempt, Attempt> {
+        let mut refusal = Refusal::Contended;
+        for attempt in 0..RETRIES_MAX {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
+            }
+            match self.attempt(jobs, attempt).await {
+                Attempt::Again(why) => {
+                    // One more try with a fresh connection; then clients hear of it.
+                    let give_up = attempt >= 1 && matches!(why, Refusal::StoreAway(_));
+                    refusal = why;
+                    if give_up {
+                        break;
+                    }
+                }
+                Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
+                decided => return Ok(decided),
+            }
+        }
+        Err(Attempt::Again(refusal))
+    }
+
+    async fn attempt(&mut self, jobs: &[Job], count: u32) -> Attempt {
+        let phase = match self.fence.settled().await {
+            Ok(phase) => phase,
+            Err(refusal) => return Attempt::Again(refusal),
+        };
+        let session = match self.session.take() {
+            Some(session) if !session.is_closed() => session,
+            _ => match Session::open(&self.store).await {
+                Ok(session) => session,
+                Err(error) => return Attempt::Again(Refusal::StoreAway(error.to_string())),
+            },
+        };
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
+        let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
+        if !matches!(attempt, Attempt::Committed(_)) && !matches!(attempt, Attempt::Unknown(..)) {
+            self.progress.finish(number);
+        }
+        if !session.is_closed() {
+            self.session = Some(session);
+        }
+        attempt
+    }
+
+    async fn prepare_and_commit(
+        &self,
+        batch: &Batch<'_>,
+        session: &Session,
+        jobs: &[Job],
+        count: u32,
+    ) -> Attempt {
+        let prepared = match batch.prepare(session, jobs).await {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                // Before anything is told: what this transaction did must be gone.
+                let confirmed = session.rollback().await.is_ok() || session.is_closed();
+                if confirmed && failure.may_have_begun {
+                    batch.sweep(&failure.keys).await;
+                }
+                return batch.disturbed(failure, count).await;
+            }
+        };
+        if prepared.is_read_only() {
+            return match session.rollback().await {
+                Ok(()) => Attempt::NothingToDo(prepared),
+                Err(error) => Attempt::Again(Refusal::StoreAway(error.to_string())),
+            };
+        }
+        let sent = Instant::now();
+        let answer = session.commit().await;
+        self.meters.commit_seconds.record(sent.elapsed());
+        match answer {
+            Ok(()) => Attempt::Committed(prepared),
+            Err(error @ StoreError::Lost(_)) => {
+                tracing::warn!(%error, xid = prepared.xid, "COMMIT got no answer");
+                self.look_up(batch, prepared, error.to_string()).await
+            }
+            Err(error) => {
+                batch.sweep(&prepared.changed_keys()).await;
+                match error {
+                    StoreError::Conflict(_) => Attempt::Again(Refusal::Contended),
+                    error if error.is_outage() => Attempt::Again(Refusal::StoreAway(error.to_string())),
+                    error => Attempt::Poisoned(error),
+                }
+            }
+        }
+    }
+
+    /// Learns what became of a COMMIT without an answer. It is never sent twice.
+    async fn look_up(&self, batch: &Batch<'_>, prepared: Prepared, cause: String) -> Attempt {
+        match outcome(&self.store, &prepared.xid, self.unknown_timeout).await {
+            Some(Outcome::Committed) => {
+                tracing::info!(xid = prepared.xid, "the COMMIT without an answer has committed");
+                Attempt::Committed(prepared)
+            }
+            Some(Outcome::Aborted) => {
+                tracing::info!(xid = prepared.xid, "the COMMIT without an answer was rolled back");
+                batch.sweep(&prepared.changed_keys()).await;
+                Attempt::Again(Refusal::StoreAway(cause))
+            }
+            _ => Attempt::Unknown(prepared, cause),
+        }
+    }
+
+    /// Tells the cache, then the clients, while the lane goes on.
+    async fn conclude(&self, jobs: Vec<Job>, attempt: Attempt, started: Instant) {
+        let units = jobs.iter().map(|job| job.units.len()).sum::<usize>() as u64;
+        match attempt {
+            Attempt::Unknown(prepared, cause) => {
+                self.meters.unknown.increment(units);
+                for job in jobs {
+                    job.answer(Err(Refusal::Unknown(cause.clone())));
+                }
+                self.resolve_later(prepared);
+            }
+            Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
+                self.meters.committed.increment(units);
+                let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else { return };
+                let telling = Telling {
+                    cache: Arc::clone(&self.cache),
+                    fence: Arc::clone(&self.fence),
+                    progress: Arc::clone(&self.progress),
+                };
+                let batch_seconds = self.meters.batch_seconds.clone();
+                tokio::spawn(async move {
+                    telling.tell_and_answer(prepared, jobs).await;
+                    batch_seconds.record(started.elapsed());
+                    drop(permit);
+                });
+            }
+            Attempt::Again(refusal) => self.refuse(jobs, &refusal),
+            Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::Refused(error.to_string())),
+        }
+    }
+
+    /// Goes on asking after the clients were told `UNKNOWN`: the batch's keys stay
+    /// hidden, and so correct but slow, until it is known.
+    fn resolve_later(&self, prepared: Prepared) {
+        let store = Arc::clone(&self.store);
+        let telling = Telling {
+            cache: Arc::clone(&self.cache),
+            fence: Arc::clone(&self.fence),
+            progress: Arc::clone(&self.progress),
+        };
+        tokio::spawn(async move {
+            let found = outcome(&store, &prepared.xid, RESOLVE_MAX).await;
+            tracing::warn!(xid = prepared.xid, ?found, "the unanswered COMMIT is resolved");
+            let prepared = match found {
+                Some(Outcome::Aborted) => prepared.into_sweep(),
+                _ => prepared.into_invalidation(),
+            };
+            telling.tell_and_answer(prepared, Vec::new()).await;
+        });
+    }
+
+    fn refuse(&self, jobs: Vec<Job>, refusal: &Refusal) {
+        for job in jobs {
+            self.meters.refused.increment(job.units.len() as u64);
+            job.answer(Err(refusal.clone()));
+        }
+    }
+}
+
+/// Asks for the outcome until it is decided or `limit` is over.
+async fn outcome(store: &Store, xid: &str, limit: Duration) -> Option<Outcome> {
+    let asked = Instant::now();
+    let mut pause = OUTCOME_PAUSE;
+    loop {
+        match store.outcome(xid).await {
+            Ok(Outcome::InProgress) | Err(_) => {}
+            Ok(decided) => return Some(decided),
+        }
+        if asked.elapsed() >= limit {
+            return None;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// The last step of a batch, beside the lane.
+struct Telling {
+    cache: Arc<Cache>,
+    fence: Arc<Fence>,
+    progress: Arc<Progress>,
+}
+
+impl Telling {
+    async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
+        let told = self.tell(&prepared).await;
+        self.progress.finish(prepared.number);
+        let mut replies = prepared.replies.into_iter();
+        for job in jobs {
+            let count = job.units.iter().map(|unit| unit.calls.len()).sum();
+            let own: Vec<Reply> = replies.by_ref().take(count).collect();
+            job.answer(told.clone().map(|()| own));
+        }
+    }
+
+    /// Returns once the cache has confirmed, or is out of use everywhere.
+    async fn tell(&self, prepared: &Prepared) -> Result<(), Refusal> {
+        let Phase::Active(generation) = prepared.phase else { return Ok(()) };
+        let applied = prepared.applied(&self.cache);
+        if applied.is_empty() {
+            return Ok(());
+        }
+        for attempt in 0..APPLY_TRIES {
+            if self.fence.phase() != prepared.phase {
+                break;
+            }
+            match self.cache.apply(generation, &prepared.id, &applied).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
+            }
+        }
+        let fenced = self.fence.after(generation, FENCE_MAX).await;
+        fenced.map(drop).map_err(|_| {
+            Refusal::Unknown("it is committed, but a cache that could not be told is still in use".into())
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Reads from the store, gathered: what many clients miss at once is one statement.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Refusal;
+use crate::engine::Loaded;
+use crate::model::{Generation, Key, UnixMs};
+use crate::store::{FenceState, Snapshot, Store};
+
+/// Requests that may wait; more wait in their senders.
+const QUEUE: usize = 1024;
+/// Requests in one statement at most.
+const GATHER: usize = 256;
+/// Statements under way at once.
+const WORKERS: usize = 2;
+
+/// Keys of one request, all from one snapshot of the store.
+#[derive(Debug)]
+pub struct LoadedKeys {
+    /// One for each key asked for, in that order.
+    pub keys: Vec<Loaded>,
+    /// The store's clock.
+    pub now: UnixMs,
+    /// The fence in the same snapshot.
+    pub fence: (Generation, FenceState),
+}
+
+struct Request {
+    keys: Vec<Key>,
+    answer: oneshot::Sender<Result<LoadedKeys, Refusal>>,
+}
+
+/// The queue of loads; a clone is a handle to the same.
+#[derive(Clone)]
+pub struct Loader {
+    queue: mpsc::Sender<Request>,
+}
+
+impl Loader {
+    /// Starts the workers.
+    pub fn start(store: &Arc<Store>) -> Self {
+        let (queue, requests) = mpsc::channel(QUEUE);
+        let requests = Arc::new(tokio::sync::Mutex::new(requests));
+        for _ in 0..WORKERS {
+            tokio::spawn(work(Arc::clone(store), Arc::clone(&requests)));
+        }
+        Self { queue }
+    }
+
+    /// Loads `keys`, at least one, from one snapshot that is taken after this call.
+    pub async fn load(&self, keys: Vec<Key>) -> Result<LoadedKeys, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Request { keys, answer }).await.map_err(|_| Refusal::Stopping)?;
+        answered.await.unwrap_or(Err(Refusal::Stopping))
+    }
+}
+
+async fn work(store: Arc<Store>, requests: Arc<tokio::sync::Mutex<mpsc::Receiver<Request>>>) {
+    let mut batch = Vec::with_capacity(GATHER);
+    loop {
+        if requests.lock().await.recv_many(&mut batch, GATHER).await == 0 {
+            return;
+        }
+        let keys: Vec<Key> = batch.iter().flat_map(|request| request.keys.iter().cloned()).collect();
+        match store.snapshot(&keys).await {
+            Ok(snapshot) => distribute(batch.drain(..), snapshot),
+            Err(error) => {
+                let refusal = Refusal::ReadsAway(error.to_string());
+                for request in batch.drain(..) {
+                    // A client that has gone does not want its answer.
+                    let _ = request.answer.send(Err(refusal.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn distribute(batch: impl Iterator<Item = Request>, snapshot: Snapshot) {
+    let mut loaded = snapshot.keys.into_iter();
+    for request in batch {
+        let keys = loaded.by_ref().take(request.keys.len()).collect();
+        let fence = (snapshot.generation, snapshot.state);
+        // A client that has gone does not want its answer.
+        let _ = request.answer.send(Ok(LoadedKeys { keys, now: snapshot.now, fence }));
+    }
+}

@@ -1,0 +1,37 @@
+//! Why a request could not be done, and what its client is told.
+
+use crate::model::Reply;
+
+/// A request that failed for reasons that are not its own.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The store is away: nothing was written, and nothing will be.
+    #[error("TRYAGAIN PostgreSQL is out of reach: nothing was written ({0})")]
+    StoreAway(String),
+    /// The store is away and the cache could not answer.
+    #[error("TRYAGAIN PostgreSQL is out of reach and the cache has no answer ({0})")]
+    ReadsAway(String),
+    /// The fence did not settle in time: nothing was written.
+    #[error("TRYAGAIN the cache is being taken out of use: nothing was done")]
+    Unsettled,
+    /// Other writers were in the way too often: nothing was written.
+    #[error("TRYAGAIN too many conflicts with other writers: nothing was written")]
+    Contended,
+    /// The store refused the statement: nothing was written.
+    #[error("ERR nothing was written: {0}")]
+    Refused(String),
+    /// COMMIT was sent, and what became of it could not be learnt.
+    #[error("UNKNOWN the write may or may not have been committed ({0})")]
+    Unknown(String),
+    /// The program is stopping.
+    #[error("TRYAGAIN this proxy is shutting down: nothing was done")]
+    Stopping,
+}
+
+impl Refusal {
+    /// As an error reply.
+    pub fn reply(&self) -> Reply {
+        // Line ends would break the protocol.
+        Reply::error(self.to_string().replace(['\r', '\n'], " "))
+    }
+}

@@ -1,0 +1,39 @@
+//! Housekeeping in the store: rows that ended long ago are purged, page by page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::store::{Position, Store};
+
+/// Longer than any lease, any fill and any transaction may last.
+const OLDER_THAN: Duration = Duration::from_secs(3600);
+/// Rows looked at while writers wait: a few milliseconds.
+const PAGE_ROWS: i64 = 2000;
+/// Between two pages, and between two rounds over the table.
+const PAUSE: Duration = Duration::from_millis(200);
+const ROUND_PAUSE: Duration = Duration::from_secs(300);
+
+/// Purges for ever; errors wait for the next round.
+pub async fn purge_forever(store: Arc<Store>) {
+    let mut from: Position = (-1, Vec::new());
+    loop {
+        let pause = match store.purge(OLDER_THAN.as_millis() as i64, PAGE_ROWS, &from).await {
+            Ok(Some((next, purged))) => {
+                if purged > 0 {
+                    tracing::debug!(purged, "rows purged");
+                }
+                from = next;
+                PAUSE
+            }
+            Ok(None) => {
+                from = (-1, Vec::new());
+                ROUND_PAUSE
+            }
+            Err(error) => {
+                tracing::debug!(%error, "purging waits for the store");
+                ROUND_PAUSE
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,393 @@
+//! `DUMP` and `RESTORE`: values in the format of Redis's RDB files, version 10.
+//!
+//! A payload is: type, content, RDB version (2 bytes), CRC-64 of all before.
+//! Numbers are little-endian, lengths big-endian.
+
+use bytes::Bytes;
+
+use super::dispatch::Run;
+use super::{Refusal, STRING_MAX, lzf};
+use crate::command::args;
+use crate::model::{Reply, UnixMs, Value};
+
+/// The newest version that is read, and the one that is written: Redis 7.0's.
+const VERSION: u16 = 10;
+/// The type byte of a string.
+const TYPE_STRING: u8 = 0;
+/// The type bytes that Redis 7.0 knows as values.
+const TYPES_KNOWN: [std::ops::RangeInclusive<u8>; 2] = [0..=7, 9..=19];
+/// Version and checksum.
+const FOOTER_LEN: usize = 10;
+
+/// Strings up to this length may be written as integers.
+const INTEGER_TEXT_MAX: usize = 11;
+/// Strings longer than this are compressed if that helps.
+const COMPRESS_OVER: usize = 20;
+
+const INT8: u8 = 0xc0;
+const INT16: u8 = 0xc1;
+const INT32: u8 = 0xc2;
+const LZF: u8 = 0xc3;
+const LENGTH_32: u8 = 0x80;
+const LENGTH_64: u8 = 0x81;
+
+const BAD_FORMAT: Refusal = Refusal::Other("ERR Bad data format");
+
+pub(super) fn dump(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let live = run.live(&run.key(1))?;
+    let Some(live) = live else {
+        return Ok(Reply::Null);
+    };
+    Ok(Reply::bulk(payload_of(live.value()?)))
+}
+
+/// The options of `RESTORE`. `IDLETIME` and `FREQ` are checked and then
+/// dropped: only the cache has either.
+#[derive(Clone, Copy, Debug, Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+}
+
+impl Options {
+    fn of(run: &Run<'_>) -> Result<Self, Refusal> {
+        let mut options = Self::default();
+        let (mut idle_given, mut freq_given) = (false, false);
+        let mut index = 4;
+        while index < run.len() {
+            let has_next = index + 1 < run.len();
+            if run.is(index, "REPLACE") {
+                options.replace = true;
+            } else if run.is(index, "ABSTTL") {
+                options.absolute = true;
+            } else if run.is(index, "IDLETIME") && has_next && !freq_given {
+                index += 1;
+                idle_given = true;
+                if run.integer(index)? < 0 {
+                    return Err(Refusal::Other("ERR Invalid IDLETIME value, must be >= 0"));
+                }
+            } else if run.is(index, "FREQ") && has_next && !idle_given {
+                index += 1;
+                freq_given = true;
+                if !(0..=255).contains(&run.integer(index)?) {
+                    return Err(Refusal::Other(
+                        "ERR Invalid FREQ value, must be >= 0 and <= 255",
+                    ));
+                }
+            } else {
+                return Err(Refusal::Syntax);
+            }
+            index += 1;
+        }
+        Ok(options)
+    }
+}
+
+pub(super) fn restore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let options = Options::of(run)?;
+    let key = run.key(1);
+    let is_there = run.live(&key)?.is_some();
+    if is_there && !options.replace {
+        return Err(Refusal::BusyKey);
+    }
+    let ttl = run.integer(2)?;
+    if ttl < 0 {
+        return Err(Refusal::Other("ERR Invalid TTL value, must be >= 0"));
+    }
+    let value = value_of(&run.arg_bytes(3))?;
+    let expires_at = match (ttl, options.absolute) {
+        (0, _) => None,
+        (end, true) => Some(UnixMs(end)),
+        // Redis lets the sum overflow, which ends the key at once.
+        (ttl, false) => Some(UnixMs(ttl.wrapping_add(run.now.0))),
+    };
+    match expires_at {
+        Some(end) if end <= run.now => {
+            if is_there {
+                run.workspace.delete(key);
+            }
+        }
+        _ => run.workspace.put(key, value, expires_at, run.now),
+    }
+    Ok(Reply::OK)
+}
+
+/// The payload that `RESTORE` takes back.
+fn payload_of(value: &Value) -> Vec<u8> {
+    let Value::String(text) = value;
+    let mut payload = Vec::with_capacity(text.len() + 9 + FOOTER_LEN);
+    payload.push(TYPE_STRING);
+    write_string(&mut payload, text);
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    let checksum = crc64(&payload);
+    payload.extend_from_slice(&checksum.to_le_bytes());
+    payload
+}
+
+fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+    if text.len() <= INTEGER_TEXT_MAX
+        && let Some(number) = args::integer(text)
+        && write_integer(out, number)
+    {
+        return;
+    }
+    if text.len() > COMPRESS_OVER
+        && let Some(compressed) = lzf::compress(text, text.len() - 4)
+    {
+        out.push(LZF);
+        write_length(out, compressed.len());
+        write_length(out, text.len());
+        out.extend_from_slice(&compressed);
+        return;
+    }
+    write_length(out, text.len());
+    out.extend_from_slice(text);
+}
+
+/// Writes a number of at most 32 bits; whether it was one.
+fn write_integer(out: &mut Vec<u8>, number: i64) -> bool {
+    if let Ok(number) = i8::try_from(number) {
+        out.push(INT8);
+        out.extend_from_slice(&number.to_le_bytes());
+    } else if let Ok(number) = i16::try_from(number) {
+        out.push(INT16);
+        out.extend_from_slice(&number.to_le_bytes());
+    } else if let Ok(number) = i32::try_from(number) {
+        out.push(INT32);
+        out.extend_from_slice(&number.to_le_bytes());
+    } else {
+        return false;
+    }
+    true
+}
+
+fn write_length(out: &mut Vec<u8>, len: usize) {
+    match len {
+        0..64 => out.push(len as u8),
+        64..16384 => out.extend_from_slice(&(0x4000 | len as u16).to_be_bytes()),
+        // Strings are far below 4 GiB.
+        _ => {
+            out.push(LENGTH_32);
+            out.extend_from_slice(&(len as u32).to_be_bytes());
+        }
+    }
+}
+
+/// The value that a payload holds.
+fn value_of(payload: &Bytes) -> Result<Value, Refusal> {
+    check_footer(payload)?;
+    let mut reader = Reader {
+        // Redis, too, lets content run on into the footer.
+        rest: payload,
+    };
+    let kind = reader.byte().ok_or(BAD_FORMAT)?;
+    if kind != TYPE_STRING {
+        let known = TYPES_KNOWN.iter().any(|range| range.contains(&kind));
+        return Err(if known {
+            Refusal::Other(
+                "ERR Freshet does not serve values of this type yet; nothing was changed",
+            )
+        } else {
+            BAD_FORMAT
+        });
+    }
+    let text = reader.string().ok_or(BAD_FORMAT)?;
+    Ok(Value::String(text))
+}
+
+fn check_footer(payload: &[u8]) -> Result<(), Refusal> {
+    let wrong = Refusal::Other("ERR DUMP payload version or checksum are wrong");
+    let Some((content, checksum)) = payload.split_last_chunk::<8>() else {
+        return Err(wrong);
+    };
+    let Some((_, version)) = content.split_last_chunk::<2>() else {
+        return Err(wrong);
+    };
+    if u16::from_le_bytes(*version) > VERSION || crc64(content) != u64::from_le_bytes(*checksum) {
+        return Err(wrong);
+    }
+    Ok(())
+}
+
+/// What is left to be read; every method returns `None` at the end or on damage.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+/// A length, or the way in which a string is encoded.
+enum Length {
+    Plain(u64),
+    Encoded(u8),
+}
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*byte)
+    }
+
+    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*bytes)
+    }
+
+    fn length(&mut self) -> Option<Length> {
+        let first = self.byte()?;
+        Some(match first >> 6 {
+            0 => Length::Plain(u64::from(first)),
+            1 => {
+                let second = self.byte()?;
+                Length::Plain(u64::from(first & 0x3f) << 8 | u64::from(second))
+            }
+            3 => Length::Encoded(first),
+            _ => match first {
+                LENGTH_32 => Length::Plain(u64::from(u32::from_be_bytes(self.array()?))),
+                LENGTH_64 => Length::Plain(u64::from_be_bytes(self.array()?)),
+                _ => return None,
+            },
+        })
+    }
+
+    fn plain_length(&mut self) -> Option<usize> {
+        match self.length()? {
+            Length::Plain(len) => usize::try_from(len).ok().filter(|len| *len <= STRING_MAX),
+            Length::Encoded(_) => None,
+        }
+    }
+
+    fn string(&mut self) -> Option<Bytes> {
+        let encoding = match self.length()? {
+            Length::Plain(len) => {
+                let len = usize::try_from(len).ok()?;
+                return self.bytes(len).map(Bytes::copy_from_slice);
+            }
+            Length::Encoded(encoding) => encoding,
+        };
+        let number = match encoding {
+            INT8 => i64::from(i8::from_le_bytes(self.array()?)),
+            INT16 => i64::from(i16::from_le_bytes(self.array()?)),
+            INT32 => i64::from(i32::from_le_bytes(self.array()?)),
+            LZF => {
+                let (packed_len, len) = (self.plain_length()?, self.plain_length()?);
+                let packed = self.bytes(packed_len)?;
+                return lzf::decompress(packed, len).map(Bytes::from);
+            }
+            _ => return None,
+        };
+        Some(Bytes::from(number.to_string()))
+    }
+}
+
+/// CRC-64 as Redis computes it: the polynomial of Jones, reflected, start 0.
+fn crc64(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |crc, byte| {
+        CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8)
+    })
+}
+
+static CRC_TABLE: [u64; 256] = crc_table();
+
+const fn crc_table() -> [u64; 256] {
+    const REFLECTED: u64 = 0x95ac_9329_ac4b_c9b5;
+    let mut table = [0; 256];
+    let mut index = 0;
+    while index < 256 {
+        let mut crc = index as u64;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 == 1 {
+                (crc >> 1) ^ REFLECTED
+            } else {
+                crc >> 1
+            };
+            bit += 1;
+        }
+        table[index] = crc;
+        index += 1;
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dispatch::testing::Session;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn checksum_is_that_of_redis() {
+        // The check value in Redis's own crc64.c.
+        assert_eq!(crc64(b"123456789"), 0xe9c6_d914_c4b8_d9ca);
+    }
+
+    #[test]
+    fn payloads_are_those_of_redis() {
+        let payload =
+            |text: &str| payload_of(&Value::String(Bytes::copy_from_slice(text.as_bytes())));
+        // DUMP of "10" as the Redis documentation shows it, with version 10.
+        assert_eq!(payload("10")[..5], *b"\x00\xc0\n\n\x00");
+        assert_eq!(payload("-300")[..4], *b"\x00\xc1\xd4\xfe");
+        assert_eq!(payload("70000")[..6], *b"\x00\xc2\x70\x11\x01\x00");
+        assert_eq!(payload("abc")[..5], *b"\x00\x03abc");
+        assert_eq!(payload(&"a".repeat(30))[..2], *b"\x00\xc3");
+    }
+
+    #[test]
+    fn restore_checks_before_it_writes() {
+        let mut s = Session {
+            now: UnixMs(1000),
+            ..Session::default()
+        };
+        let payload = payload_of(&Value::String("v".into()));
+        let mut run = |args: &[&[u8]]| super::super::dispatch::testing::show(&s.run(args));
+        assert_eq!(run(&[b"RESTORE", b"k", b"0", &payload]), "OK");
+        assert_eq!(
+            run(&[b"RESTORE", b"k", b"0", &payload]),
+            "-BUSYKEY Target key name already exists."
+        );
+        assert_eq!(run(&[b"RESTORE", b"k", b"5", &payload, b"replace"]), "OK");
+        assert_eq!(run(&[b"PTTL", b"k"]), ":5");
+        assert_eq!(
+            run(&[b"RESTORE", b"k", b"7", &payload, b"ABSTTL", b"REPLACE"]),
+            "OK"
+        );
+        assert_eq!(run(&[b"EXISTS", b"k"]), ":0");
+        let mut damaged = payload.clone();
+        damaged[2] ^= 1;
+        assert_eq!(
+            run(&[b"RESTORE", b"k", b"0", &damaged]),
+            "-ERR DUMP payload version or checksum are wrong"
+        );
+        assert_eq!(
+            run(&[b"RESTORE", b"k", b"-1", &payload]),
+            "-ERR Invalid TTL value, must be >= 0"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_string_comes_back(text: Vec<u8>) {
+            let value = Value::String(Bytes::from(text));
+            let payload = Bytes::from(payload_of(&value));
+            prop_assert_eq!(value_of(&payload), Ok(value));
+        }
+
+        #[test]
+        fn damaged_content_is_refused_or_read_but_never_panics(content: Vec<u8>) {
+            let mut payload = vec![TYPE_STRING];
+            payload.extend_from_slice(&content);
+            payload.extend_from_slice(&VERSION.to_le_bytes());
+            let checksum = crc64(&payload);
+            payload.extend_from_slice(&checksum.to_le_bytes());
+            let _ = value_of(&Bytes::from(payload));
+        }
+    }
+}

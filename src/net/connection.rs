@@ -1,0 +1,494 @@
+//! One connection: read, run, write, in order.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
+
+use super::socket::Socket;
+use super::workbench::{Pool, READ_BYTES, Workbench};
+use crate::client::{After, Client, Entry, Hub, Order, Replies, admit, answer};
+use crate::command::{Call, Class, resolve};
+use crate::config;
+use crate::model::{Reply, Request};
+use crate::resp::{self, Decoder, RequestError};
+
+/// Replies of this many bytes are sent before the next run begins.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// What a run's replies may come to, going by those before, so that few large
+/// values do not fill the memory a thousand at a time.
+const RUN_REPLY_BYTES: usize = 1024 * 1024;
+
+/// Bounds on the calls of a run: of a connection's first, and of any; the
+/// configuration has the last word.
+const FIRST_RUN_CALLS: usize = 64;
+const RUN_CALLS_MAX: usize = 100_000;
+
+/// An argument of at least this many bytes is counted against the bound on
+/// all such while it arrives.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// By how much the buffer of a large argument grows at a time, at least.
+const GROWTH_BYTES: usize = 1024 * 1024;
+
+/// How long a large request waits for others to arrive; then it is refused,
+/// since they may be waiting for it.
+const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Reads after the order to drain: what had been received then is in these.
+const DRAIN_READS_MAX: u32 = 64;
+
+/// How long a closed connection is read from, so that the last reply is not
+/// lost to the reset that unread bytes would cause.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Why a connection ends.
+#[derive(Debug)]
+enum End {
+    /// The client went, or its socket failed.
+    Gone,
+    /// We end it; what was to be said has been written.
+    Closed,
+    /// It did not read its replies.
+    CutOff,
+}
+
+/// What follows the calls that were gathered.
+enum Next {
+    /// More may be in the buffer.
+    More,
+    /// Nothing complete is in the buffer.
+    Wait,
+    /// A command that is answered in place.
+    Local(Call),
+    /// A request that is refused before it runs.
+    Refuse(Refusal),
+    /// Bytes that are no request.
+    Broken(RequestError),
+    /// A web browser was led to talk to us: close without a word, as Redis does.
+    CrossProtocol,
+}
+
+struct Refusal {
+    call: Option<Call>,
+    reply: Reply,
+}
+
+/// One client's connection.
+struct Connection<'a> {
+    socket: Socket,
+    hub: &'a Hub,
+    pool: &'a Pool,
+    entry: Arc<Entry>,
+    client: Client,
+    decoder: Decoder,
+    /// Lent while there is work; an idle connection has none.
+    bench: Option<Box<Workbench>>,
+    /// Held for a large request that is arriving.
+    room: Option<SemaphorePermit<'a>>,
+    /// The calls that the next run may have, going by the last one's replies.
+    run_calls_max: usize,
+    drain_reads: u32,
+}
+
+/// Serves a client until it goes, or is told to.
+pub async fn serve(socket: Socket, hub: &Hub, pool: &Pool, entry: Arc<Entry>) {
+    let config = hub.config();
+    let limits = resp::Limits {
+        request_bytes: config.limits.query_buffer.as_usize(),
+        ..resp::Limits::default()
+    };
+    drop(config);
+    let mut connection = Connection {
+        socket,
+        hub,
+        pool,
+        client: Client::new(hub, Arc::clone(&entry)),
+        entry,
+        decoder: Decoder::new(limits),
+        bench: None,
+        room: None,
+        run_calls_max: FIRST_RUN_CALLS,
+        drain_reads: 0,
+    };
+    let end = connection.run().await;
+    connection.finish(end).await;
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> End {
+        loop {
+            if let Err(end) = self.receive().await {
+                return end;
+            }
+            if let Err(end) = self.work().await {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for bytes from the client, and holds no buffer meanwhile unless
+    /// a part of a request is in it.
+    async fn receive(&mut self) -> Result<(), End> {
+        self.make_room().await?;
+        let since = Instant::now();
+        let Self {
+            socket,
+            hub,
+            pool,
+            entry,
+            bench,
+            drain_reads,
+            ..
+        } = self;
+        let length = poll_fn(|cx| {
+            entry.will_wait(cx.waker());
+            let order = entry.order();
+            if order == Order::Close || (entry.take_idle_check() && is_idle(hub, since)) {
+                return Poll::Ready(Err(End::Closed));
+            }
+            let on = bench.get_or_insert_with(|| pool.take());
+            if on.input.capacity() == on.input.len() || on.input.capacity() < READ_BYTES {
+                on.input.reserve(READ_BYTES);
+            }
+            match pin!(socket.read_buf(&mut on.input)).poll(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Ok(length)) => Poll::Ready(Ok(length)),
+                Poll::Pending if order == Order::Drain => Poll::Ready(Err(End::Closed)),
+                Poll::Pending => {
+                    if on.input.is_empty() {
+                        bench.take().into_iter().for_each(|bench| pool.give(bench));
+                    }
+                    Poll::Pending
+                }
+            }
+        })
+        .await?;
+        if entry.order() == Order::Drain {
+            *drain_reads += 1;
+            if *drain_reads > DRAIN_READS_MAX {
+                return Err(End::Closed);
+            }
+        }
+        self.hub.stats.note_read(length);
+        Ok(())
+    }
+
+    /// Makes room for a large argument that is arriving, within the bound on
+    /// all such. Memory is taken as bytes arrive: an announced length costs nothing.
+    async fn make_room(&mut self) -> Result<(), End> {
+        let Some(bench) = &mut self.bench else {
+            return Ok(());
+        };
+        let received = bench.input.len();
+        let missing = self.decoder.missing_bytes(received);
+        if missing < LARGE_BYTES || bench.input.capacity() - received >= LARGE_BYTES {
+            return Ok(());
+        }
+        let growth = missing.min(GROWTH_BYTES.max(received));
+        match timeout(ROOM_TIMEOUT, self.hub.receiving().hold(growth)).await {
+            Ok(permit) => {
+                match &mut self.room {
+                    Some(room) => room.merge(permit),
+                    room => *room = Some(permit),
+                }
+                bench.input.reserve(growth);
+                Ok(())
+            }
+            Err(_) => {
+                self.reply(&Reply::error(
+                    "ERR too many large requests are arriving; nothing was done, try again",
+                ));
+                self.flush().await?;
+                Err(End::Closed)
+            }
+        }
+    }
+
+    /// Runs all complete requests in the buffer, and sends their replies.
+    async fn work(&mut self) -> Result<(), End> {
+        loop {
+            let config = self.hub.config();
+            let next = self.gather(&config.limits);
+            drop(config);
+            self.run_calls().await;
+            let mut after = After::Continue;
+            let mut all_done = false;
+            match next {
+                Next::More => {}
+                Next::Wait => all_done = true,
+                Next::Local(call) => after = self.answer(call).await,
+                Next::Refuse(refusal) => self.refuse(&refusal),
+                Next::Broken(error) => {
+                    self.break_off(error);
+                    after = After::Close;
+                }
+                Next::CrossProtocol => {
+                    tracing::warn!(peer = %self.entry.peer, "an HTTP request on the Redis port");
+                    after = After::Close;
+                }
+            }
+            if all_done || after == After::Close || self.unsent() >= FLUSH_BYTES {
+                self.flush().await?;
+            }
+            if after == After::Close || self.entry.order() == Order::Close {
+                return Err(End::Closed);
+            }
+            if all_done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decodes requests up to the first that does not go to the data path, or
+    /// to the bounds on what runs together.
+    fn gather(&mut self, limits: &config::Limits) -> Next {
+        let Some(bench) = &mut self.bench else {
+            return Next::Wait;
+        };
+        let calls_max = match self.client.replies {
+            // A run's replies are sent or not as a whole.
+            Replies::SkipNext => 1,
+            Replies::On | Replies::Off => self.run_calls_max.min(limits.run_calls as usize),
+        };
+        let bytes_max = limits.run_bytes.as_usize();
+        let trust = self.client.trust();
+        let mut bytes = 0;
+        while bench.calls.len() < calls_max && bytes < bytes_max {
+            let request = match self.decoder.decode(&mut bench.input, trust) {
+                Ok(Some(request)) => request,
+                Ok(None) => return Next::Wait,
+                Err(error) => return Next::Broken(error),
+            };
+            bytes += request.raw().len();
+            match judge(request, &self.client) {
+                Verdict::Run(call) => bench.calls.push(call),
+                Verdict::Stop(next) => return next,
+            }
+        }
+        Next::More
+    }
+
+    /// Runs the gathered calls on the data path.
+    async fn run_calls(&mut self) {
+        let Some(bench) = &mut self.bench else { return };
+        let Some(last) = bench.calls.last() else {
+            return;
+        };
+        let bytes = bench
+            .calls
+            .iter()
+            .map(|call| call.request.raw().len())
+            .sum();
+        let start = Instant::now();
+        self.entry.note_activity(start, last.command.name);
+        let _held = self.hub.working().hold(bytes).await;
+        let before = bench.output.len();
+        self.hub
+            .flow
+            .run(self.client.origin(), &bench.calls, &mut bench.output)
+            .await;
+        let took = start.elapsed();
+        let replies = &bench.output[before..];
+        self.hub.stats.record_run(&bench.calls, replies, took);
+        self.hub.slowlog.note(&bench.calls, took, &self.entry);
+        let each = replies.len() / bench.calls.len();
+        let more = (self.run_calls_max * 2).min(RUN_CALLS_MAX);
+        self.run_calls_max = (RUN_REPLY_BYTES / each.max(1)).clamp(1, more);
+        if self.client.replies != Replies::On {
+            bench.output.truncate(before);
+        }
+        if self.client.replies == Replies::SkipNext {
+            self.client.replies = Replies::On;
+        }
+        bench.calls.clear();
+        self.room = None;
+    }
+
+    /// Answers a command in place.
+    async fn answer(&mut self, call: Call) -> After {
+        let start = Instant::now();
+        self.entry.note_activity(start, call.command.name);
+        let before = self.unsent();
+        let was = self.client.replies;
+        if was == Replies::SkipNext {
+            self.client.replies = Replies::On;
+        }
+        let (reply, after) = answer(&mut self.client, self.hub, &call).await;
+        // `CLIENT REPLY ON` is answered whatever held until then.
+        let silent = was != Replies::On
+            && !(call.command.name == "CLIENT|REPLY" && matches!(reply, Some(Reply::Simple(_))));
+        if let Some(reply) = reply {
+            self.reply(&reply);
+        }
+        let took = start.elapsed();
+        let calls = [call];
+        if let Some(bench) = &mut self.bench {
+            let replies = &bench.output[before..];
+            self.hub.stats.record_run(&calls, replies, took);
+            if silent {
+                bench.output.truncate(before);
+            }
+        }
+        self.hub.slowlog.note(&calls, took, &self.entry);
+        after
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        let before = self.unsent();
+        self.reply(&refusal.reply);
+        let Some(bench) = &mut self.bench else { return };
+        let command = refusal.call.as_ref().map(|call| call.command);
+        self.hub
+            .stats
+            .record_refusal(command, &bench.output[before..]);
+        if self.client.replies != Replies::On {
+            bench.output.truncate(before);
+        }
+        if self.client.replies == Replies::SkipNext {
+            self.client.replies = Replies::On;
+        }
+    }
+
+    fn break_off(&mut self, error: RequestError) {
+        tracing::info!(peer = %self.entry.peer, %error, "a client is disconnected");
+        let before = self.unsent();
+        self.reply(&error.reply());
+        if let Some(bench) = &self.bench {
+            self.hub.stats.note_error(&bench.output[before..]);
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        let bench = self.bench.get_or_insert_with(|| self.pool.take());
+        resp::encode(reply, self.client.protocol, &mut bench.output);
+    }
+
+    fn unsent(&self) -> usize {
+        self.bench.as_ref().map_or(0, |bench| bench.output.len())
+    }
+
+    /// Sends what is to be sent.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.unsent() == 0 {
+            return Ok(());
+        }
+        self.hub.stats.note_write(self.unsent());
+        // Nearly always the socket takes all at once, and no timer is needed.
+        let first = poll_fn(|cx| Poll::Ready(self.poll_send(cx))).await;
+        if let Poll::Ready(sent) = first {
+            sent?;
+        }
+        if self.unsent() > 0 || matches!(self.socket, Socket::Tls(_)) {
+            self.send_rest().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket did not take at once. The client has to read: it
+    /// is cut off when nothing went out for `output_timeout`, or when more
+    /// than `output_buffer` is left after that time.
+    async fn send_rest(&mut self) -> Result<(), End> {
+        let config = self.hub.config();
+        let patience = config.limits.output_timeout;
+        let tolerated = config.limits.output_buffer.as_usize();
+        let start = Instant::now();
+        while self.unsent() > 0 {
+            if self.unsent() > tolerated && start.elapsed() >= patience {
+                return Err(End::CutOff);
+            }
+            timeout(patience, poll_fn(|cx| self.poll_send(cx)))
+                .await
+                .map_err(|_| End::CutOff)??;
+        }
+        timeout(patience, self.socket.flush())
+            .await
+            .map_err(|_| End::CutOff)?
+            .map_err(|_| End::Gone)
+    }
+
+    /// Writes once; ends when the connection is told to close meanwhile.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let Some(bench) = &mut self.bench else {
+            return Poll::Ready(Ok(()));
+        };
+        self.entry.will_wait(cx.waker());
+        if self.entry.order() == Order::Close {
+            return Poll::Ready(Err(End::Gone));
+        }
+        match pin!(self.socket.write_buf(&mut bench.output)).poll(cx) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Closes the socket, gently if the client is to read what was written.
+    async fn finish(mut self, end: End) {
+        if let Some(bench) = self.bench.take() {
+            self.pool.give(bench);
+        }
+        match end {
+            End::Gone => {}
+            End::CutOff => {
+                self.hub.stats.note_cut_off();
+                tracing::warn!(
+                    peer = %self.entry.peer,
+                    "a client that did not read its replies is cut off"
+                );
+            }
+            End::Closed if self.entry.order() == Order::Close => {}
+            End::Closed => {
+                let _ = timeout(LINGER, linger(&mut self.socket)).await;
+            }
+        }
+    }
+}
+
+/// Says that nothing more will come, and waits until the client has closed too.
+async fn linger(socket: &mut Socket) -> io::Result<()> {
+    socket.shutdown().await?;
+    let mut nowhere = [0; 1024];
+    while socket.read(&mut nowhere).await? > 0 {}
+    Ok(())
+}
+
+/// Whether a client that has been waited for since then is to be disconnected.
+fn is_idle(hub: &Hub, since: Instant) -> bool {
+    let limit = hub.config().listen.idle_timeout;
+    limit > Duration::ZERO && since.elapsed() >= limit
+}
+
+/// Where a request goes.
+enum Verdict {
+    /// To the data path.
+    Run(Call),
+    /// Elsewhere, and the calls before it run first.
+    Stop(Next),
+}
+
+fn judge(request: Request, client: &Client) -> Verdict {
+    let name = request.arg(0);
+    if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
+        return Verdict::Stop(Next::CrossProtocol);
+    }
+    let call = match resolve(request) {
+        Ok(call) => call,
+        Err(reply) => return Verdict::Stop(Next::Refuse(Refusal { call: None, reply })),
+    };
+    if let Err(reply) = admit(client, &call) {
+        let call = Some(call);
+        return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
+    }
+    match call.command.class {
+        Class::Local => Verdict::Stop(Next::Local(call)),
+        _ => Verdict::Run(call),
+    }
+}

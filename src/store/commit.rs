@@ -1,0 +1,290 @@
+//! The write transaction of a batch: guard, load, write, commit, and what
+//! became of a COMMIT that got no answer.
+
+use deadpool_postgres::Object;
+use tokio_postgres::Statement;
+
+use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
+use super::{FenceState, Store, StoreError};
+use crate::model::{Effect, Generation, Key, UnixMs, Value, Version};
+
+const GUARD: &str = "SELECT generation, state, alive, xid, now_ms FROM freshet.guard($1)";
+
+/// Writes rows whatever was there: blind writes, and rows locked by the load.
+/// Rows come back in the order of the arrays: a function scan keeps it, and so
+/// does the insert above it.
+const UPSERT: &str = "
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
+    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value
+      FROM freshet.purge p CROSS JOIN
+           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[])
+             AS u (db, key, kind, expires_ms, value)
+        ON CONFLICT (db, key) DO UPDATE
+       SET kind = excluded.kind, version = k.version + 1,
+           expires_ms = excluded.expires_ms, value = excluded.value
+    RETURNING version";
+
+/// Creates rows that the load did not find. One that is there now gives no
+/// row back: somebody else was first, and the batch runs again.
+const CREATE: &str = "
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
+    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value
+      FROM freshet.purge p CROSS JOIN
+           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[])
+             AS u (db, key, kind, expires_ms, value)
+        ON CONFLICT (db, key) DO NOTHING
+    RETURNING version";
+
+/// Changes the expiry of rows that the load locked.
+const SET_EXPIRY: &str = "
+    UPDATE freshet.keys k SET version = k.version + 1, expires_ms = u.expires_ms
+      FROM unnest($1::smallint[], $2::bytea[], $3::bigint[])
+             WITH ORDINALITY AS u (db, key, expires_ms, ord)
+     WHERE k.db = u.db AND k.key = u.key
+    RETURNING u.ord::int, k.version";
+
+const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
+
+/// What the first statement of a write transaction tells; it stays true until the end.
+#[derive(Debug)]
+pub struct Guard {
+    /// The generation of the cache.
+    pub generation: Generation,
+    /// Its state.
+    pub state: FenceState,
+    /// Whether this proxy's registration is alive. If not, nothing may be committed.
+    pub alive: bool,
+    /// The transaction's id (`xid8` as text), by which a lost COMMIT is looked up.
+    pub xid: String,
+    /// The store's clock.
+    pub now: UnixMs,
+}
+
+/// What the batch knows of a key's row when it writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// It was not loaded (a blind write), or it was and is locked.
+    LockedOrBlind,
+    /// It was loaded and was not there.
+    Missing,
+}
+
+/// The effect of a batch on one key.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// The key.
+    pub key: &'a Key,
+    /// What the batch did to it.
+    pub effect: &'a Effect,
+    /// What is known of its row.
+    pub row: RowState,
+}
+
+/// What writing the effects gave.
+#[derive(Debug)]
+pub enum Written {
+    /// The new version of each change, in their order.
+    Versions(Vec<Version>),
+    /// A key that was missing exists now: roll back and run the batch again.
+    Contended,
+}
+
+/// What became of a transaction whose COMMIT got no answer (`pg_xact_status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is committed.
+    Committed,
+    /// It is rolled back; it will never be committed.
+    Aborted,
+    /// The server still works on it.
+    InProgress,
+    /// So old that the server has forgotten it.
+    Forgotten,
+}
+
+/// A connection that runs one write transaction after another.
+pub struct Session {
+    client: Object,
+    guard: Statement,
+    load: Statement,
+    after_locks: Statement,
+    upsert: Statement,
+    create: Statement,
+    set_expiry: Statement,
+}
+
+impl Session {
+    /// Takes a connection from the pool and prepares the statements on it.
+    pub async fn open(store: &Store) -> Result<Self, StoreError> {
+        let client = store.connection().await?;
+        let (guard, load, after_locks, upsert, create, set_expiry) = tokio::try_join!(
+            client.prepare_cached(GUARD),
+            client.prepare_cached(LOCK_AND_LOAD),
+            client.prepare_cached(AFTER_LOCKS),
+            client.prepare_cached(UPSERT),
+            client.prepare_cached(CREATE),
+            client.prepare_cached(SET_EXPIRY),
+        )?;
+        Ok(Self { client, guard, load, after_locks, upsert, create, set_expiry })
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Begins a transaction and writes blind `changes` in it: one round trip.
+    pub async fn begin_and_write(
+        &self,
+        proxy: i32,
+        changes: &[Change<'_>],
+        now: UnixMs,
+    ) -> Result<(Guard, Written), StoreError> {
+        let (_, guard, written) = tokio::try_join!(
+            self.execute("BEGIN"),
+            self.guard(proxy),
+            self.write(changes, now),
+        )?;
+        Ok((guard, written))
+    }
+
+    /// Begins a transaction and loads `requests` (sorted by key, each once)
+    /// under row locks: one round trip. The time is the store's, after the locks.
+    pub async fn begin_and_load(
+        &self,
+        proxy: i32,
+        requests: &[LoadRequest],
+    ) -> Result<(Guard, Vec<Locked>, UnixMs), StoreError> {
+        let (_, guard, (locked, now)) = tokio::try_join!(
+            self.execute("BEGIN"),
+            self.guard(proxy),
+            load::lock_and_load(&self.client, (&self.load, &self.after_locks), requests),
+        )?;
+        Ok((guard, locked, now))
+    }
+
+    /// Writes `changes`, sorted by key, each key once; what is deleted, at `now`.
+    pub async fn write(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {
+        let mut versions = vec![Version::default(); changes.len()];
+        let rows = |wanted: fn(&Change<'_>) -> bool| -> Vec<usize> {
+            (0..changes.len()).filter(|&index| wanted(&changes[index])).collect()
+        };
+        let expiries = rows(|c| matches!(c.effect, Effect::Expiry(_)));
+        let creates =
+            rows(|c| c.row == RowState::Missing && !matches!(c.effect, Effect::Expiry(_)));
+        let upserts =
+            rows(|c| c.row == RowState::LockedOrBlind && !matches!(c.effect, Effect::Expiry(_)));
+        let (upserted, created, expired) = tokio::try_join!(
+            self.insert(&self.upsert, changes, &upserts, now),
+            self.insert(&self.create, changes, &creates, now),
+            self.set_expiries(changes, &expiries),
+        )?;
+        if created.len() < creates.len() {
+            return Ok(Written::Contended);
+        }
+        for (index, version) in upserts.into_iter().zip(upserted).chain(creates.into_iter().zip(created)) {
+            versions[index] = version;
+        }
+        for (ordinal, version) in expired {
+            versions[expiries[ordinal]] = version;
+        }
+        Ok(Written::Versions(versions))
+    }
+
+    /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`outcome`].
+    pub async fn commit(&self) -> Result<(), StoreError> {
+        self.execute("COMMIT").await
+    }
+
+    /// Rolls back; returns once the server has confirmed it.
+    pub async fn rollback(&self) -> Result<(), StoreError> {
+        self.execute("ROLLBACK").await
+    }
+
+    async fn execute(&self, sql: &str) -> Result<(), StoreError> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    async fn guard(&self, proxy: i32) -> Result<Guard, StoreError> {
+        let row = self.client.query_opt(&self.guard, &[&proxy]).await?;
+        let row = row.ok_or_else(|| load::missing_row("freshet.fence"))?;
+        // A registration that is not there at all gives NULLs.
+        let generation: Option<i64> = row.try_get(0)?;
+        let Some(generation) = generation else {
+            return Err(load::missing_row("this proxy in freshet.proxy"));
+        };
+        Ok(Guard {
+            generation: Generation(generation),
+            state: FenceState::parse(row.try_get(1)?)?,
+            alive: row.try_get(2)?,
+            xid: row.try_get(3)?,
+            now: UnixMs(row.try_get(4)?),
+        })
+    }
+
+    async fn insert(
+        &self,
+        statement: &Statement,
+        changes: &[Change<'_>],
+        indices: &[usize],
+        now: UnixMs,
+    ) -> Result<Vec<Version>, StoreError> {
+        if indices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
+        let mut kinds: Vec<Option<i16>> = Vec::with_capacity(indices.len());
+        let mut expiries: Vec<Option<i64>> = Vec::with_capacity(indices.len());
+        let mut values: Vec<Option<&[u8]>> = Vec::with_capacity(indices.len());
+        for &index in indices {
+            if let Effect::Whole(entry) = changes[index].effect {
+                let Value::String(bytes) = &entry.value;
+                kinds.push(Some(STRING));
+                expiries.push(entry.expires_at.map(|at| at.0));
+                values.push(Some(bytes));
+            } else {
+                // A tombstone, purged some time after now.
+                kinds.push(None);
+                expiries.push(Some(now.0));
+                values.push(None);
+            }
+        }
+        let rows =
+            self.client.query(statement, &[&dbs, &names, &kinds, &expiries, &values]).await?;
+        rows.iter().map(|row| Ok(Version(row.try_get(0)?))).collect()
+    }
+
+    async fn set_expiries(
+        &self,
+        changes: &[Change<'_>],
+        indices: &[usize],
+    ) -> Result<Vec<(usize, Version)>, StoreError> {
+        if indices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
+        let expiries: Vec<Option<i64>> = indices
+            .iter()
+            .map(|&index| match changes[index].effect {
+                Effect::Expiry(at) => at.map(|at| at.0),
+                _ => None,
+            })
+            .collect();
+        let rows = self.client.query(&self.set_expiry, &[&dbs, &names, &expiries]).await?;
+        rows.iter().map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?)))).collect()
+    }
+}
+
+/// The code of strings in `freshet.keys.kind`.
+const STRING: i16 = 0;
+
+/// Asks what became of the transaction `xid` ([`Guard::xid`]).
+pub(super) async fn outcome(client: &Object, xid: &str) -> Result<Outcome, StoreError> {
+    let row = client.query_one(STATUS, &[&xid]).await?;
+    Ok(match row.try_get::<_, Option<&str>>(0)? {
+        Some("committed") => Outcome::Committed,
+        Some("aborted") => Outcome::Aborted,
+        Some(_) => Outcome::InProgress,
+        None => Outcome::Forgotten,
+    })
+}
