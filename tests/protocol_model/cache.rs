@@ -283,7 +283,9 @@ impl Functions<'_> {
         if self.keep(Rule::ObserveRaisesFloor) {
             companion.floor = companion.floor.max(version);
         }
-        if self.keep(Rule::ObserveDeletesOlder) && !companion.content.reaches(version) {
+        // Hidden content stays for the last writer, who compares it with the floor.
+        let shown = companion.writers == 0;
+        if self.keep(Rule::ObserveDeletesOlder) && shown && !companion.content.reaches(version) {
             self.drop_content(entry);
             self.dismiss(entry);
         }

@@ -160,6 +160,8 @@ needed! {
     unit_observes_what_it_read: UnitObservesReads, one_string_read;
     acknowledgement_comes_after_apply: AcknowledgeAfterApply, one_string;
     writers_are_not_evicted: WritersAreNotEvicted, units;
+    commit_needs_registration: CommitNeedsRegistration, units;
+    commit_in_generation_of_begin: CommitInGenerationOfBegin, unit_and_flush;
     bury_needs_proof: BuryNeedsProof, units;
     bury_raises_floor: BuryRaisesFloor, units;
     calls_need_mark: CallsNeedMark, unit_and_flush;
@@ -217,20 +219,6 @@ fn floor_holds_back_an_older_whole_value() {
 fn floor_holds_back_what_a_burial_left() {
     let (rule, first) = (Rule::BuryDeletes, Rule::BuryRaisesFloor);
     second_line(one_unit_and_death, rule, first);
-}
-
-/// A unit whose begin comes before its transaction needs the check of the registration ...
-#[test]
-fn locks_or_registration_stop_a_buried_unit() {
-    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitNeedsRegistration);
-    second_line(units, rule, first);
-}
-
-/// ... and that of the generation.
-#[test]
-fn locks_or_generation_stop_a_unit_begun_before_a_flush() {
-    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitInGenerationOfBegin);
-    second_line(unit_and_flush, rule, first);
 }
 
 /// The limit that the documentation states: `allkeys-*` may evict the registration of one

@@ -1,7 +1,6 @@
 //! The protocol as it is: no violation within these bounds.
 
 use crate::properties::{ABSENCE_HIT, DELTA_RAN, FILLED_HIT, WRITTEN_HIT};
-use crate::rules::Rule;
 use crate::scenario::{Eviction, Faults, Op, Scenario, Shape, Work};
 use crate::{
     DELETE, DELTA, DELTA_TO_ABSENT, EVICTIONS, MISSING, PLAIN, PRESENT, RICH, UNIT, collection,
@@ -225,23 +224,5 @@ fn batch_of_single_keys_survives_silent_loss() {
             death: bound(0, 1),
             ..EVICTIONS
         });
-    holds(scenario, &[WRITTEN_HIT, DELTA_RAN, FILLED_HIT]);
-}
-
-/// The order of begin and row locks is free for units too, since a transaction commits
-/// only in the generation of its begin, and while its proxy's registration is alive.
-#[test]
-fn units_may_begin_before_their_locks() {
-    let scenario = Scenario::new("units that begin early", PRESENT)
-        .writers(&[UNIT, UNIT])
-        .readers(&[1, 2])
-        .faults(Faults {
-            flush: 1,
-            death: 1,
-            repeat: bound(0, 1),
-            rollback: bound(0, 1),
-            ..EVICTIONS
-        })
-        .without(Rule::UnitBeginsUnderLocks);
     holds(scenario, &[WRITTEN_HIT, DELTA_RAN, FILLED_HIT]);
 }

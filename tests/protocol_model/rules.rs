@@ -60,8 +60,6 @@ pub enum Rule {
     WritersAreNotEvicted,
     /// begin is confirmed before COMMIT is sent.
     BeginBeforeCommit,
-    /// A unit of several keys begins after it holds the store's row locks.
-    UnitBeginsUnderLocks,
     /// A write is acknowledged only after its apply ran, or after the fence.
     AcknowledgeAfterApply,
     /// A write whose apply was refused for its generation waits for the end of the fence.

@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::cache::{Applied, Companion, Content, Effect, Entry, Functions, Version};
 use crate::rules::Rule;
-use crate::scenario::{Eviction, KEYS, Kind, Op, Scenario, Shape};
+use crate::scenario::{Eviction, KEYS, Op, Scenario, Shape};
 use crate::state::{Burial, Reading, Stage, State};
 
 /// One step. Numbers are of writers, readers and keys.
@@ -151,11 +151,9 @@ impl Scenario {
 
     fn may_begin(&self, state: &State, writer: usize) -> bool {
         let w = &state.writers[writer];
-        let early = w.stage == Stage::Idle
-            && (self.writers[writer].kind == Kind::Batch
-                || !self.rules.keep(Rule::UnitBeginsUnderLocks));
+        let early = matches!(w.stage, Stage::Idle | Stage::Open);
         let late = w.stage == Stage::Committed && !self.rules.keep(Rule::BeginBeforeCommit);
-        !w.begun && (early || late || w.stage == Stage::Open) && self.accepts_writer(state, writer)
+        !w.begun && (early || late) && self.accepts_writer(state, writer)
     }
 
     fn may_open(&self, state: &State, writer: usize) -> bool {
@@ -207,8 +205,10 @@ impl Scenario {
             offer(steps, invalidates, Step::Invalidate(writer));
             let repeats = w.stage == Stage::Done && left.repeat > 0;
             offer(steps, repeats, Step::Repeat(writer));
-            offer(steps, left.late_begin > 0, Step::LateBegin(writer));
         }
+        // Also before the begin that is answered: whichever of the two runs first.
+        let sent = self.may_begin(state, writer) || (w.begun && self.accepts_writer(state, writer));
+        offer(steps, sent && left.late_begin > 0, Step::LateBegin(writer));
         let swept = (0..KEYS).any(|key| state.cache[key].registers(ghost(writer)));
         let reachable = self.accepts_writer(state, writer);
         offer(steps, swept && reachable, Step::Sweep(writer));
