@@ -1,6 +1,7 @@
 //! The cache as the rest of the program uses it: shared connections for
 //! reads, pooled ones for the calls of the protocol.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Cache {
     holder: Mutex<Option<String>>,
     clock: RemoteClock,
     lives: Lives,
+    on_allkeys_eviction: config::AllkeysEviction,
+    warned: AtomicBool,
 }
 
 /// The shared connection of one database and protocol, opened when first used.
@@ -94,6 +97,8 @@ impl Cache {
             pipes: (0..2 * DATABASES).map(|_| Shared::default()).collect(),
             holder: Mutex::new(None),
             clock: RemoteClock::new(),
+            on_allkeys_eviction: lives.on_allkeys_eviction,
+            warned: AtomicBool::new(false),
             lives: Lives {
                 native: lives.ttl,
                 absent: lives.absent_ttl,
@@ -162,6 +167,28 @@ impl Cache {
         }
     }
 
+    /// A cache that may evict any key may lose the note of a write in flight: the
+    /// keys of one unit may then be seen at different times.
+    fn check_policy(&self, found: &Identity) -> Result<(), CacheError> {
+        if !found.eviction.starts_with("allkeys") {
+            return Ok(());
+        }
+        if self.on_allkeys_eviction == config::AllkeysEviction::Refuse {
+            return Err(CacheError::Stranger(format!(
+                "its maxmemory-policy is {}, and [cache] on_allkeys_eviction is \"refuse\"",
+                found.eviction
+            )));
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                policy = found.eviction,
+                "the cache may evict any key: a reader may see one key of a multi-key write new \
+                 and another one old; set maxmemory-policy to volatile-lru"
+            );
+        }
+        Ok(())
+    }
+
     /// From now on only the server `run_id` counts as the cache; `None`: none does yet.
     /// Connections to another are closed.
     pub fn set_holder(&self, run_id: Option<&str>) {
@@ -183,6 +210,7 @@ impl Cache {
             _ => None,
         };
         self.read_clock(&mut connection).await?;
+        self.check_policy(connection.identity())?;
         Ok((connection.identity().clone(), mark.map(Generation)))
     }
 
@@ -214,6 +242,7 @@ impl Cache {
         if !connection.identity().is_primary {
             return Err(CacheError::Stranger("it is a replica".into()));
         }
+        self.check_policy(connection.identity())?;
         load_library(&mut connection).await?;
         let call = Call::new(Function::Open, [].iter(), generation, 0);
         connection.call(&call.finish()).await?;
