@@ -411,11 +411,7 @@ impl Worker {
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
                 let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else { return };
-                let telling = Telling {
-                    cache: Arc::clone(&self.cache),
-                    fence: Arc::clone(&self.fence),
-                    progress: Arc::clone(&self.progress),
-                };
+                let telling = self.telling();
                 let batch_seconds = self.meters.batch_seconds.clone();
                 tokio::spawn(async move {
                     telling.tell_and_answer(prepared, jobs).await;
@@ -429,23 +425,33 @@ impl Worker {
     }
 
     /// Goes on asking after the clients were told `UNKNOWN`: the batch's keys stay
-    /// hidden, and so correct but slow, until it is known.
+    /// hidden, and so correct but slow, until it is known. If it never is, the
+    /// generation goes: raising it waits for the transaction to end.
     fn resolve_later(&self, prepared: Prepared) {
         let store = Arc::clone(&self.store);
-        let telling = Telling {
-            cache: Arc::clone(&self.cache),
-            fence: Arc::clone(&self.fence),
-            progress: Arc::clone(&self.progress),
-        };
+        let telling = self.telling();
         tokio::spawn(async move {
             let found = outcome(&store, &prepared.xid, RESOLVE_MAX).await;
             tracing::warn!(xid = prepared.xid, ?found, "the unanswered COMMIT is resolved");
             let prepared = match found {
+                Some(Outcome::Committed) => prepared.into_invalidation(),
                 Some(Outcome::Aborted) => prepared.into_sweep(),
-                _ => prepared.into_invalidation(),
+                _ => {
+                    let generation = prepared.phase.generation();
+                    telling.fence.condemn(generation, "a COMMIT was never answered".into()).await;
+                    return telling.progress.finish(prepared.number);
+                }
             };
             telling.tell_and_answer(prepared, Vec::new()).await;
         });
+    }
+
+    fn telling(&self) -> Telling {
+        Telling {
+            cache: Arc::clone(&self.cache),
+            fence: Arc::clone(&self.fence),
+            progress: Arc::clone(&self.progress),
+        }
     }
 
     fn refuse(&self, jobs: Vec<Job>, refusal: &Refusal) {

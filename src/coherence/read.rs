@@ -22,6 +22,10 @@ use crate::store::{FenceState, Store};
 /// before it is answered from the store without setting anything.
 const ROUNDS_MAX: u32 = 8;
 
+/// How often it waits for writers first: a key that is written all the time is
+/// hidden all the time, and is read from the store.
+const WAITS_MAX: u32 = 2;
+
 /// How long a read waits for somebody else's fill or apply.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -101,15 +105,15 @@ impl Reads {
                 Ok(Phase::Active(generation)) if !any_reserved(&keys) => generation,
                 Ok(_) => break,
             };
-            let last = round + 1 == ROUNDS_MAX;
-            match self.round(call, db, &keys, generation, last, &rerun).await {
+            let waits = round < WAITS_MAX;
+            match self.round(call, db, &keys, generation, waits, &rerun).await {
                 Ok(Round::Answer(reply)) => return reply,
                 Ok(Round::Again) => {}
                 Err(Fault::Refusal(refusal)) => return refusal.reply(),
                 Err(Fault::Cache(error)) => self.fence.cache_failed(generation, &error, round).await,
             }
         }
-        match self.from_store_alone(call, db, &keys).await {
+        match self.answer_from_store(call, db, &keys).await {
             Ok(reply) => reply,
             Err(refusal) => refusal.reply(),
         }
@@ -121,7 +125,7 @@ impl Reads {
         db: Db,
         keys: &[Key],
         generation: Generation,
-        last: bool,
+        waits: bool,
         rerun: &R,
     ) -> Result<Round, Fault>
     where
@@ -148,12 +152,12 @@ impl Reads {
         if certain && call.command.class != Class::Expiry {
             return Ok(rerun(generation).await?.map_or(Round::Again, Round::Answer));
         }
-        if !last && self.writers_done(&looks, keys, generation, over).await {
+        if waits && self.writers_done(&looks, keys, generation, over).await {
             return Ok(Round::Again);
         }
         self.meters.misses.increment(1);
         let in_flight = looks.iter().any(|look| matches!(look, Look::Writers(_)));
-        let round = if keys.len() == 1 || in_flight || last {
+        let round = if keys.len() == 1 || in_flight {
             self.load_and_answer(call, db, keys, generation, &token, &looks).await
         } else {
             self.fill_gaps(keys, generation, &token, &looks).await
@@ -283,7 +287,7 @@ impl Reads {
     }
 
     /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
-    async fn from_store_alone(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
+    async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
         let started = Instant::now();
         while started.elapsed() < SETTLE_MAX {
