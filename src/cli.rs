@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Config, ConfigError, Environment};
 use crate::dev::{self, DevOptions};
 use crate::server::{self, Addresses, ConfigSource, Settings, StopSignal};
+use crate::store::{self, Store};
 use crate::telemetry;
 
 /// A proxy that speaks the Redis protocol and commits every write to
@@ -29,6 +30,8 @@ enum Command {
     Serve(ConfigOption),
     /// Read the configuration, and print every mistake in it
     CheckConfig(ConfigOption),
+    /// Create or update the tables in PostgreSQL, and end
+    Migrate(ConfigOption),
     /// Serve with a private PostgreSQL and Redis, started from the installed programs
     Dev(DevOptions),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(option) => serve(&option),
         Command::CheckConfig(option) => check_config(&option),
+        Command::Migrate(option) => migrate(&option),
         Command::Dev(options) => run_dev(&options),
         Command::Healthcheck(options) => check_health(&options),
     };
@@ -125,6 +129,23 @@ fn check_config(option: &ConfigOption) -> anyhow::Result<()> {
     println!("PostgreSQL: {}", config.postgres.url);
     println!("Redis:      {}", config.redis.url);
     println!("admin:      http://{}", config.admin.address);
+    Ok(())
+}
+
+fn migrate(option: &ConfigOption) -> anyhow::Result<()> {
+    let config = option.load(&Config::process_environment())?;
+    telemetry::start_log(&config.log);
+    let runtime = server::runtime(&config.runtime)?;
+    let store = Store::new(&config.postgres)?;
+    let before = runtime
+        .block_on(store::migrate(&store))
+        .with_context(|| format!("cannot migrate {}", config.postgres.url))?;
+    let now = store::SCHEMA_VERSION;
+    if before == now {
+        println!("the schema has version {now} already");
+    } else {
+        println!("migrated the schema from version {before} to {now}");
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
+use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever};
@@ -113,7 +114,6 @@ impl Flow {
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
-            config.cache.fill_limit.as_usize(),
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
@@ -156,6 +156,11 @@ impl Flow {
             match group {
                 Group::Reads => self.read(origin, run, out).await,
                 Group::Writes => self.write(origin, run, out).await,
+                Group::Uncached => {
+                    for call in run {
+                        resp::encode(&self.miss(origin, call).await, origin.protocol, out);
+                    }
+                }
                 Group::Alone => {
                     for call in run {
                         let reply = match call.command.class {
@@ -176,7 +181,7 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit { db: origin.db, calls: vec![call.clone()] })
+                .map(|(call, _)| Unit { db: origin.db, calls: smallvec![call.clone()] })
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
@@ -248,7 +253,7 @@ impl Flow {
         match self.parts.cache.read(origin.db, origin.protocol, requests, expected).await {
             Ok(replies) => self.parts.fence.allows_hit(generation).then_some(replies),
             Err(error) => {
-                self.parts.reads.cache_failed(generation, &error, 0).await;
+                self.parts.fence.cache_failed(generation, &error, 0).await;
                 None
             }
         }
@@ -279,6 +284,12 @@ impl Flow {
         call: &Call,
         generation: Generation,
     ) -> Result<Option<Reply>, CacheError> {
+        if call.command.class == Class::Expiry {
+            return Ok(self.ask_cache(origin, std::slice::from_ref(call)).await.and_then(|replies| {
+                let found = told_expiry(&replies.get(replies.len() - 1))?;
+                Some(expiry_reply(call, origin.db, found, self.parts.store.clock().now()))
+            }));
+        }
         let keys: Vec<Bytes> = call.key_names().collect();
         let mut block = BytesMut::new();
         block.extend_from_slice(Request::from_args(&["MULTI"]).raw());
@@ -332,6 +343,8 @@ impl Flow {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Reads,
+    /// Reads of keys that have the form of Freshet's own names in the cache.
+    Uncached,
     Writes,
     Alone,
 }
@@ -339,7 +352,10 @@ enum Group {
 impl Group {
     fn of(call: &Call) -> Self {
         match call.command.class {
-            Class::Read | Class::Expiry => Self::Reads,
+            Class::Read | Class::Expiry => {
+                let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
+                if call.key_indices().any(reserved) { Self::Uncached } else { Self::Reads }
+            }
             Class::Write => Self::Writes,
             Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
         }

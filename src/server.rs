@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::Admin;
 use crate::client::Hub;
@@ -96,7 +96,7 @@ pub async fn run(
     telemetry::recorder();
     telemetry::record_start();
     let (sender, receiver) = watch::channel(Arc::new(settings.config.clone()));
-    let started = tokio::select! {
+    let mut started = tokio::select! {
         started = Running::start(receiver) => started?,
         () = stop.wait() => {
             tracing::info!("stopped before the start was complete");
@@ -117,7 +117,10 @@ pub async fn run(
         "serving"
     );
     ready(&started.addresses);
-    stop.wait().await;
+    tokio::select! {
+        () = stop.wait() => {}
+        error = started.broken() => return Err(error),
+    }
     let limit = sender.borrow().runtime.drain_timeout;
     started.drain(limit, stop).await
 }
@@ -127,10 +130,10 @@ struct Running {
     addresses: Addresses,
     flow: Flow,
     admin: Admin,
-    /// Ends when the last client has gone; told to by `stop_clients`.
-    clients: JoinSet<()>,
-    stop_clients: oneshot::Sender<()>,
-    tasks: JoinSet<()>,
+    pages: JoinHandle<()>,
+    clients: JoinHandle<()>,
+    /// Tells `clients` to accept no more and to finish.
+    finish: oneshot::Sender<()>,
 }
 
 impl Running {
@@ -138,61 +141,72 @@ impl Running {
     /// anything was changed; clients wait in the backlog until all is up.
     async fn start(config: watch::Receiver<Arc<Config>>) -> anyhow::Result<Self> {
         let settings = config.borrow().clone();
+        let listener = Listener::bind(&settings.listen).await?;
         let admin_socket = TcpListener::bind(settings.admin.address)
             .await
             .with_context(|| format!("[admin] address {}", settings.admin.address))?;
-        let listener = Listener::bind(&settings.listen).await?;
         let addresses = Addresses {
             clients: listener.address(),
-            unix_socket: settings.listen.unix_socket.clone(),
+            unix_socket: listener.unix_socket().map(Path::to_owned),
             admin: admin_socket.local_addr()?,
         };
-        let flow = Flow::start(&settings).await?;
-        let hub = Arc::new(Hub::new(config, flow.clone()));
-        let (stop_clients, stop) = oneshot::channel();
-        let mut clients = JoinSet::new();
-        clients.spawn(listener.serve(hub, async {
-            // Also when the sender is gone: then the server is going.
-            let _ = stop.await;
-        }));
+        let flow = Flow::start(&settings).await.with_context(|| {
+            let (postgres, redis) = (&settings.postgres.url, &settings.redis.url);
+            format!("cannot start with {postgres} and {redis}")
+        })?;
         let admin = Admin::new(flow.clone());
-        let mut tasks = JoinSet::new();
         let pages = admin.clone();
-        tasks.spawn(async move {
+        let pages = tokio::spawn(async move {
             if let Err(error) = pages.serve(admin_socket).await {
                 tracing::error!(%error, "the admin address is not served any more");
             }
         });
+        let hub = Arc::new(Hub::new(config, flow.clone()));
+        let (finish, finished) = oneshot::channel();
+        let clients = tokio::spawn(listener.serve(hub, async {
+            // A sender that is gone is also a reason to finish.
+            let _ = finished.await;
+        }));
         Ok(Self {
             addresses,
             flow,
             admin,
+            pages,
             clients,
-            stop_clients,
-            tasks,
+            finish,
         })
     }
 
+    /// Waits for clients to be served no more, which nobody asked for: a
+    /// program that lives on without them would look healthy and be of no use.
+    async fn broken(&mut self) -> anyhow::Error {
+        match (&mut self.clients).await {
+            Ok(()) => anyhow!("clients are not served any more"),
+            Err(error) => anyhow!("clients are not served any more: {error}"),
+        }
+    }
+
     /// Stops accepting, and waits until everything accepted is answered.
-    async fn drain(mut self, limit: Duration, stop: &mut StopSignal) -> anyhow::Result<()> {
+    async fn drain(self, limit: Duration, stop: &mut StopSignal) -> anyhow::Result<()> {
         let units = self.flow.status().units_in_flight;
         tracing::info!(units_in_flight = units, ?limit, "draining");
         self.admin.begin_drain();
-        // An error says that nobody is served any more.
-        let _ = self.stop_clients.send(());
-        let (clients, flow) = (&mut self.clients, &self.flow);
-        let finish = async {
-            while clients.join_next().await.is_some() {}
-            flow.drain().await;
+        let connections = self.clients.abort_handle();
+        let work = async {
+            drop(self.finish);
+            if let Err(error) = self.clients.await {
+                tracing::error!(%error, "the clients' connections ended badly");
+            }
+            self.flow.drain().await;
         };
         let outcome = tokio::select! {
-            outcome = tokio::time::timeout(limit, finish) => {
+            outcome = tokio::time::timeout(limit, work) => {
                 outcome.context("accepted work was not finished within the drain limit")
             }
-            () = stop.wait() => Err(anyhow::anyhow!("asked to stop a second time: not drained")),
+            () = stop.wait() => Err(anyhow!("asked to stop a second time: not drained")),
         };
-        self.clients.shutdown().await;
-        self.tasks.shutdown().await;
+        connections.abort();
+        self.pages.abort();
         if outcome.is_ok() {
             tracing::info!("drained");
         }

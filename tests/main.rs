@@ -2,5 +2,10 @@
 
 #![cfg(test)]
 
+mod clients;
+mod coherence;
 mod commands;
+mod faults;
+mod front;
+#[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;

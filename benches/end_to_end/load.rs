@@ -77,23 +77,30 @@ fn sample_of_csv(output: &str) -> Result<Sample> {
     })
 }
 
-/// The table for pgbench and the dual write: the columns that a key needs.
-const TABLE: &str = "create table keys (
-    db smallint not null,
+/// The table for pgbench and the dual write, equal to Freshet's: the same
+/// columns, checks and indexes.
+const TABLE: &str = "
+create function scan_position(key bytea) returns bigint
+language sql immutable strict parallel safe
+as $$ select ('x' || substr(md5(key), 1, 15))::bit(60)::bigint $$;
+create table keys (
+    db smallint not null check (db between 0 and 15),
     key bytea not null,
-    kind smallint not null,
-    version bigint not null,
-    expires_at timestamptz,
+    kind smallint check (kind = 0),
+    version bigint not null check (version > 0),
+    expires_ms bigint,
     value bytea,
-    primary key (db, key)
-)";
+    primary key (db, key),
+    check ((kind is not null) = (value is not null))
+) with (autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+create index on keys (db, scan_position(key))";
 
 /// The statement that an application without Freshet would prepare.
-pub const UPSERT: &str = "insert into keys (db, key, kind, version, expires_at, value)
+pub const UPSERT: &str = "insert into keys (db, key, kind, version, expires_ms, value)
     values (0, $1, 0, 1, null, $2)
     on conflict (db, key) do update
     set kind = excluded.kind, version = keys.version + 1,
-        expires_at = excluded.expires_at, value = excluded.value";
+        expires_ms = excluded.expires_ms, value = excluded.value";
 
 /// Creates and fills that table.
 pub fn fill_table(url: &str) -> Result<()> {

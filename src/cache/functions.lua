@@ -9,6 +9,8 @@
 
 -- Redis gives a library neither redis.call nor string while it loads: each call fetches them.
 local call, find, match, sub, byte, gsub
+-- Names in one command at most: Lua's stack bounds what unpack gives.
+local TOGETHER = 1000
 local function arrive()
   call = redis.call
   find, match, sub, byte, gsub = string.find, string.match, string.sub, string.byte, string.gsub
@@ -24,12 +26,31 @@ local function names(k)
   return '\0fc{' .. k .. '}', '\0fh{' .. k .. '}'
 end
 
--- An error unless the cache holds the caller's generation.
-local function fenced(generation)
-  arrive()
+local function mismatch(generation)
   local mark = call('GET', MARK)
   if mark ~= generation then
     return redis.error_reply('FENCED the cache holds generation ' .. (mark or 'none'))
+  end
+end
+
+-- An error unless every database named holds the caller's generation: each has
+-- a mark of its own, so that a FLUSHDB of one is noticed.
+local function fenced(generation, dbs)
+  arrive()
+  if dbs == '' then
+    return mismatch(generation)
+  end
+  local checked = {}
+  for i = 1, #dbs do
+    local db = byte(dbs, i) - 48
+    if not checked[db] then
+      call('SELECT', db)
+      local refused = mismatch(generation)
+      if refused then
+        return refused
+      end
+      checked[db] = true
+    end
   end
 end
 
@@ -38,7 +59,7 @@ local function databases(dbs)
   if dbs == '' then
     return function() end
   end
-  local current = 0
+  local current
   return function(i)
     local db = byte(dbs, i) - 48
     if db ~= current then
@@ -89,13 +110,31 @@ local function without(writers, id)
   return sub(writers, 1, from - 1) .. sub(writers, to)
 end
 
+-- The usual case of begin: no key has a companion. Two commands do it for all.
+local function begin_alone(keys, alone)
+  local companions, contents = {}, {}
+  for i, k in ipairs(keys) do
+    local companion, hidden = names(k)
+    companions[2 * i - 1], companions[2 * i] = companion, alone
+    contents[2 * i - 1], contents[2 * i] = k, hidden
+  end
+  if call('MSETNX', unpack(companions)) == 0 then
+    return false
+  end
+  call('DEL', unpack(contents))
+  return true
+end
+
 local function begin(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
   local use, id = databases(args[2]), args[3] .. ';'
   local alone = '0 - - - ' .. id
+  if args[2] == '' and #keys <= TOGETHER and begin_alone(keys, alone) then
+    return redis.status_reply('OK')
+  end
   for i, k in ipairs(keys) do
     use(i)
     local companion, hidden = names(k)
@@ -178,50 +217,74 @@ local function life(k, content, absent_ttl)
   return 'PX', absent_ttl -- it was evicted: what is told of it may linger a little
 end
 
+-- Applies one op to key k, whose companion holds c.
+local function settle(k, companion, hidden, c, id, op, version, value, deadline, absent_ttl)
+  local floor, content, expiry, lease, writers = parse(c)
+  local others = without(writers, id)
+  floor = higher(floor, version)
+  if others then
+    content, expiry = effect(hidden, content, expiry, op, version, value, deadline)
+    if others == '' then
+      content, expiry = reveal(k, hidden, floor, content, expiry)
+    end
+    writers = others
+  elseif op ~= 'O' then
+    call('DEL', k, hidden)
+    content, expiry, lease = '-', '-', '-'
+  elseif writers ~= '' or content == '-' or version_of(content) < tonumber(version) then
+    -- Seen, not begun: what is shown must be as fresh.
+    call('DEL', k, hidden)
+    content, expiry = '-', '-'
+  end
+  if writers == '' and lease == '-' and content ~= '-' then
+    keep(companion, floor, content, expiry, lease, writers, life(k, content, absent_ttl))
+  else
+    keep(companion, floor, content, expiry, lease, writers, 'PX', absent_ttl)
+  end
+end
+
+-- The companions of all keys, read together where that is possible.
+local function companions_of(keys, dbs)
+  if dbs ~= '' or #keys > TOGETHER then
+    return nil
+  end
+  local companions = {}
+  for i, k in ipairs(keys) do
+    companions[i] = names(k)
+  end
+  return call('MGET', unpack(companions))
+end
+
 -- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
 -- life of an absent mark (ms), then op, version, value for each key.
 local function apply(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
   local use, id, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
   local alone = '0 - - - ' .. id .. ';'
+  local found, done = companions_of(keys, args[2]), {}
   for i, k in ipairs(keys) do
     use(i)
-    local op, version, value = args[3 * i + 3], args[3 * i + 4], args[3 * i + 5]
+    local op = args[3 * i + 3]
     local companion, hidden = names(k)
-    local c = call('GET', companion)
-    if c == alone and op == 'S' then
-      -- The usual case: one writer, a whole string without expiry.
-      call('SET', k, value, 'PXAT', deadline)
-      call('DEL', companion)
+    local c
+    if found then
+      c = found[i]
     else
-      local floor, content, expiry, lease, writers = parse(c)
-      local others = without(writers, id)
-      floor = higher(floor, version)
-      if others then
-        content, expiry = effect(hidden, content, expiry, op, version, value, deadline)
-        if others == '' then
-          content, expiry = reveal(k, hidden, floor, content, expiry)
-        end
-        writers = others
-      elseif op == 'O' and writers == '' and content ~= '-' and version_of(content) >= tonumber(version) then
-        -- Seen, not begun, and what is shown is as fresh.
-        floor = higher(floor, version)
-      elseif op == 'O' then
-        call('DEL', k, hidden)
-        content, expiry = '-', '-'
-      else
-        call('DEL', k, hidden)
-        content, expiry, lease = '-', '-', '-'
-      end
-      if writers == '' and lease == '-' and content ~= '-' then
-        keep(companion, floor, content, expiry, lease, writers, life(k, content, absent_ttl))
-      else
-        keep(companion, floor, content, expiry, lease, writers, 'PX', absent_ttl)
-      end
+      c = call('GET', companion)
     end
+    if found and c == alone and op == 'S' then
+      -- The usual case: one writer, a whole string without expiry.
+      call('SET', k, args[3 * i + 5], 'PXAT', deadline)
+      done[#done + 1] = companion
+    else
+      settle(k, companion, hidden, c, id, op, args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
+    end
+  end
+  if #done > 0 then
+    call('DEL', unpack(done))
   end
   return redis.status_reply('OK')
 end
@@ -229,7 +292,7 @@ end
 -- ARGV: generation, databases, token, life of a lease (ms).
 -- For each key: h (there), a (known to be absent), l (leased), w and the ids of its writers.
 local function look(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -259,7 +322,7 @@ end
 -- op (S, S<deadline> <expiry>, D or O), version, value for each key.
 -- For each key: 1 (set), 0 (refused: the cache was only told the version).
 local function fill(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -300,7 +363,7 @@ end
 -- ARGV: generation, databases, number of the dead proxy, version in the store
 -- after the proof of its death, for one key.
 local function bury(keys, args)
-  local refused = fenced(args[1])
+  local refused = fenced(args[1], args[2])
   if refused then
     return refused
   end
@@ -326,7 +389,10 @@ local function open(_, args)
     return redis.error_reply('FENCED the cache holds generation ' .. mark)
   end
   call('FLUSHALL', 'ASYNC')
-  call('SET', MARK, args[1])
+  for db = 0, 15 do
+    call('SELECT', db)
+    call('SET', MARK, args[1])
+  end
   return redis.status_reply('OK')
 end
 

@@ -1,6 +1,7 @@
 //! The cache as the rest of the program uses it: shared connections for
 //! reads, pooled ones for the calls of the protocol.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ const MARK: &[u8] = b"\0f:gen";
 /// of such a name is served from the store alone.
 pub const RESERVED_PREFIX: &[u8] = b"\0f";
 
-/// How long natives and marks live, and how far the clocks may be apart.
+/// What may be in the cache, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Lives {
     /// The longest life of a native.
@@ -35,6 +36,8 @@ pub struct Lives {
     pub lease: Duration,
     /// By how much earlier than its key a native dies.
     pub skew: Duration,
+    /// Longer values, in bytes, are not kept in the cache.
+    pub fill_limit: usize,
 }
 
 /// The backing Redis.
@@ -47,6 +50,8 @@ pub struct Cache {
     holder: Mutex<Option<String>>,
     clock: RemoteClock,
     lives: Lives,
+    on_allkeys_eviction: config::AllkeysEviction,
+    warned: AtomicBool,
 }
 
 /// The shared connection of one database and protocol, opened when first used.
@@ -92,11 +97,14 @@ impl Cache {
             pipes: (0..2 * DATABASES).map(|_| Shared::default()).collect(),
             holder: Mutex::new(None),
             clock: RemoteClock::new(),
+            on_allkeys_eviction: lives.on_allkeys_eviction,
+            warned: AtomicBool::new(false),
             lives: Lives {
                 native: lives.ttl,
                 absent: lives.absent_ttl,
                 lease: lives.lease,
                 skew: lives.clock_skew,
+                fill_limit: lives.fill_limit.as_usize(),
             },
         })
     }
@@ -159,6 +167,28 @@ impl Cache {
         }
     }
 
+    /// A cache that may evict any key may lose the note of a write in flight: the
+    /// keys of one unit may then be seen at different times.
+    fn check_policy(&self, found: &Identity) -> Result<(), CacheError> {
+        if !found.eviction.starts_with("allkeys") {
+            return Ok(());
+        }
+        if self.on_allkeys_eviction == config::AllkeysEviction::Refuse {
+            return Err(CacheError::Stranger(format!(
+                "its maxmemory-policy is {}, and [cache] on_allkeys_eviction is \"refuse\"",
+                found.eviction
+            )));
+        }
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                policy = found.eviction,
+                "the cache may evict any key: a reader may see one key of a multi-key write new \
+                 and another one old; set maxmemory-policy to volatile-lru"
+            );
+        }
+        Ok(())
+    }
+
     /// From now on only the server `run_id` counts as the cache; `None`: none does yet.
     /// Connections to another are closed.
     pub fn set_holder(&self, run_id: Option<&str>) {
@@ -180,7 +210,14 @@ impl Cache {
             _ => None,
         };
         self.read_clock(&mut connection).await?;
+        self.check_policy(connection.identity())?;
         Ok((connection.identity().clone(), mark.map(Generation)))
+    }
+
+    /// Puts this program's library into a cache that is in use already: it may
+    /// hold none, or that of another build.
+    pub async fn load_library(&self) -> Result<(), CacheError> {
+        load_library(&mut Connection::open(&self.options).await?).await
     }
 
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
@@ -205,6 +242,7 @@ impl Cache {
         if !connection.identity().is_primary {
             return Err(CacheError::Stranger("it is a replica".into()));
         }
+        self.check_policy(connection.identity())?;
         load_library(&mut connection).await?;
         let call = Call::new(Function::Open, [].iter(), generation, 0);
         connection.call(&call.finish()).await?;
@@ -221,7 +259,7 @@ impl Cache {
     ) -> Result<(), CacheError> {
         let mut call = Call::new(Function::Begin, keys.iter().copied(), generation, 1);
         call.bytes(id.as_bytes());
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Never).await.map(drop)
     }
 
     /// Applies the effects of the batch `id`. A full cache gets invalidations.
@@ -239,9 +277,9 @@ impl Cache {
             put_applied(&mut call, applied, content);
             call
         };
-        match self.call(request(Function::Apply, Content::Told)).await {
+        match self.call(request(Function::Apply, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Settle, Content::Only(Op::Invalidate))).await.map(drop)
+                self.call(request(Function::Settle, Content::Only(Op::Invalidate)), Repeat::Same).await.map(drop)
             }
             other => other.map(drop),
         }
@@ -257,7 +295,7 @@ impl Cache {
         let mut call = Call::new(Function::Look, keys.iter().copied(), generation, 2);
         call.bytes(token.as_bytes());
         call.number(self.lives.lease.as_millis() as i64);
-        let looks = call::looks(self.call(call).await?)?;
+        let looks = call::looks(self.call(call, Repeat::Never).await?)?;
         if looks.len() != keys.len() {
             return Err(CacheError::Refused("look answered for another number of keys".into()));
         }
@@ -280,9 +318,9 @@ impl Cache {
             put_applied(&mut call, content, told);
             call
         };
-        let reply = match self.call(request(Function::Fill, Content::Told)).await {
+        let reply = match self.call(request(Function::Fill, Content::Told), Repeat::Same).await {
             Err(CacheError::Full) => {
-                self.call(request(Function::Observe, Content::Only(Op::Observe))).await?
+                self.call(request(Function::Observe, Content::Only(Op::Observe)), Repeat::Same).await?
             }
             other => other?,
         };
@@ -301,13 +339,14 @@ impl Cache {
         let mut call = Call::new(Function::Bury, [key].into_iter(), generation, 2);
         call.bytes(proxy.as_bytes());
         call.number(version.0);
-        self.call(call).await.map(drop)
+        self.call(call, Repeat::Same).await.map(drop)
     }
 
-    /// How the content of a key is told: a string that ends, or has ended for the
-    /// cache already, needs its deadline.
+    /// How the content of a key is told: a string that ends needs its deadline. One
+    /// that is too long for the cache, or dead for it already, is not told.
     pub fn string_op(&self, value: bytes::Bytes, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
         match expires_at {
+            _ if value.len() > self.lives.fill_limit => Op::Invalidate,
             None => Op::String(value),
             Some(at) => match self.deadline(at, store_now) {
                 Some(deadline) => Op::Expiring { value, expires_at: at, deadline },
@@ -346,7 +385,7 @@ impl Cache {
     }
 
     /// Sends a call; once more where a connection was stale or the library missing.
-    async fn call(&self, call: Call) -> Result<Reply, CacheError> {
+    async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
         let request = call.finish();
         let mut attempts = 0;
         loop {
@@ -357,7 +396,7 @@ impl Cache {
             })?;
             self.check_holder(connection.identity())?;
             match connection.call(&request).await {
-                Err(CacheError::Lost(_)) if attempts <= 2 => {}
+                Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
                 Err(CacheError::Refused(text)) if attempts <= 2 && text.contains("Function not found") => {
                     load_library(&mut connection).await?;
                 }
@@ -365,6 +404,16 @@ impl Cache {
             }
         }
     }
+}
+
+/// Whether a call that got no answer may be sent again as it is.
+///
+/// A begin or look may not: if the first one arrived late, after the second was
+/// applied and its companion had gone, it would register an id (or a lease) that was already used up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    Same,
+    Never,
 }
 
 /// What the cache is given: all, or (a full one) for each key only that it changed or was seen.

@@ -190,6 +190,7 @@ async fn read_replies(
         buffer: BytesMut::new(),
         scanner: ReplyScanner::default(),
         ends: SmallVec::new(),
+        wanted: 1,
     };
     let error = match arrivals.run(reply_timeout).await {
         Ok(never) => match never {},
@@ -206,6 +207,8 @@ struct Arrivals {
     buffer: BytesMut,
     scanner: ReplyScanner,
     ends: SmallVec<[usize; 8]>,
+    /// How many replies the first burst wants, as far as is known: at least that many.
+    wanted: usize,
 }
 
 impl Arrivals {
@@ -249,14 +252,19 @@ impl Arrivals {
                 None => return Ok(()),
                 Some(length) => self.ends.push(start + length),
             }
+            if self.ends.len() < self.wanted {
+                continue;
+            }
             let mut traffic = self.shared.traffic();
             let Some(first) = traffic.waiting.front() else {
                 return Err(CacheError::Lost("a reply that nobody asked for".into()));
             };
-            if self.ends.len() < first.replies {
+            self.wanted = first.replies;
+            if self.ends.len() < self.wanted {
                 continue;
             }
             let burst = traffic.waiting.pop_front();
+            self.wanted = 1;
             drop(traffic);
             let end = self.ends.last().copied().unwrap_or(0);
             let bytes = self.buffer.split_to(end).freeze();

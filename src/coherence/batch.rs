@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ahash::AHashMap;
 
-use super::lane::Job;
+use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
@@ -110,23 +110,6 @@ impl Failure {
     fn early(cause: Cause) -> Self {
         Self { cause, may_have_begun: false, keys: Vec::new() }
     }
-
-    /// What that means for the attempt.
-    pub(super) fn attempt(self) -> super::lane::Attempt {
-        use super::lane::Attempt;
-        match self.cause {
-            Cause::Store(StoreError::Conflict(_)) => Attempt::Again(Refusal::Contended),
-            Cause::Store(error) if error.is_outage() => {
-                Attempt::Again(Refusal::StoreAway(error.to_string()))
-            }
-            Cause::Store(error) => Attempt::Poisoned(error),
-            Cause::Cache(error) => {
-                tracing::debug!(%error, "begin failed");
-                Attempt::Again(Refusal::Unsettled)
-            }
-            Cause::Moved(refusal) => Attempt::Again(refusal),
-        }
-    }
 }
 
 /// The effects of a batch, sorted by key, with what is known of each row.
@@ -136,8 +119,6 @@ struct Plan {
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
     now: UnixMs,
-    /// Whether a unit has several keys: then begin comes after the row locks.
-    has_wide_unit: bool,
 }
 
 impl Plan {
@@ -196,17 +177,12 @@ impl<'a> Batch<'a> {
     ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
         let plan = run(jobs, Workspace::default(), &[], &[], self.store.clock().now());
         let changes = plan.stored();
-        let persisting = session.begin_and_write(self.proxy, &changes, plan.now);
-        let (guard, written) = if plan.has_wide_unit {
-            let persisted = persisting.await.map_err(|e| Failure::early(Cause::Store(e)))?;
-            self.begin(&plan).await.map_err(|cause| self.begun(cause, &plan))?;
-            persisted
-        } else {
-            let (persisted, begun) = tokio::join!(persisting, self.begin(&plan));
-            let persisted = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-            begun.map_err(|cause| self.begun(cause, &plan))?;
-            persisted
-        };
+        let (persisted, begun) = tokio::join!(
+            session.begin_and_write(self.proxy, &changes, plan.now),
+            self.begin(&plan)
+        );
+        let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
         self.check(&guard).map_err(|cause| self.begun(cause, &plan))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
@@ -235,17 +211,9 @@ impl<'a> Batch<'a> {
             return Ok((guard, plan, Vec::new()));
         }
         let changes = plan.stored();
-        let writing = session.write(&changes, plan.now);
-        let written = if plan.has_wide_unit {
-            let written = writing.await.map_err(|e| Failure::early(Cause::Store(e)))?;
-            self.begin(&plan).await.map_err(|cause| self.begun(cause, &plan))?;
-            written
-        } else {
-            let (written, begun) = tokio::join!(writing, self.begin(&plan));
-            let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-            begun.map_err(|cause| self.begun(cause, &plan))?;
-            written
-        };
+        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&plan));
+        let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
+        begun.map_err(|cause| self.begun(cause, &plan))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((guard, plan, versions))
@@ -258,10 +226,7 @@ impl<'a> Batch<'a> {
         if keys.is_empty() {
             return Ok(());
         }
-        self.cache.begin(generation, &self.id, &keys).await.map_err(|error| {
-            self.fence.suspect(&error);
-            Cause::Cache(error)
-        })
+        self.cache.begin(generation, &self.id, &keys).await.map_err(Cause::Cache)
     }
 
     fn begun(&self, cause: Cause, plan: &Plan) -> Failure {
@@ -273,6 +238,27 @@ impl<'a> Batch<'a> {
         match written {
             Written::Versions(versions) => Ok(versions),
             Written::Contended => Err(self.begun(Cause::Moved(Refusal::Contended), plan)),
+        }
+    }
+
+    /// What a failure means for the `count`th attempt (from 0).
+    pub(super) async fn disturbed(&self, failure: Failure, count: u32) -> Attempt {
+        match failure.cause {
+            Cause::Store(StoreError::Conflict(_)) => Attempt::Again(Refusal::Contended),
+            Cause::Store(error) if error.is_outage() => {
+                Attempt::Again(Refusal::StoreAway(error.to_string()))
+            }
+            Cause::Store(error) => Attempt::Poisoned(error),
+            Cause::Cache(error) => {
+                self.fence.cache_failed(self.phase.generation(), &error, count).await;
+                Attempt::Again(Refusal::Unsettled)
+            }
+            Cause::Moved(refusal) => {
+                if refusal == Refusal::Unsettled {
+                    self.fence.left(self.phase).await;
+                }
+                Attempt::Again(refusal)
+            }
         }
     }
 
@@ -371,14 +357,7 @@ fn run(
         .filter(|(request, _)| changes.binary_search_by(|(key, ..)| key.cmp(&request.key)).is_err())
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
-    let has_wide_unit = jobs.iter().flat_map(|job| &job.units).any(|unit| {
-        unit.calls.len() > 1
-            || unit.calls.iter().any(|call| {
-                // COPY and MOVE name a second key by its database.
-                call.key_indices().nth(1).is_some() || engine::needs(call, unit.db).len() > 1
-            })
-    });
-    Plan { replies, changes, seen, now, has_wide_unit }
+    Plan { replies, changes, seen, now }
 }
 
 fn is_reserved(key: &Key) -> bool {

@@ -22,7 +22,10 @@ use crate::model::{Db, Generation};
 use crate::store::{FenceRow, FenceState, FlushScope, Registration, Store, StoreError};
 
 /// How long a request waits for the fence to settle.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(5);
+
+/// How long a request waits for a cache that it gave up.
+const GIVE_UP_MAX: Duration = Duration::from_secs(2);
 
 /// Between two tries to move the fence on.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -183,6 +186,12 @@ impl Fence {
         .await
     }
 
+    /// Waits until this proxy has noticed that `phase` is over, or a moment.
+    pub async fn left(&self, phase: Phase) {
+        // A moment that passes for nothing only makes the caller ask again.
+        let _ = self.wait(GIVE_UP_MAX / 4, |now| *now != phase).await;
+    }
+
     async fn wait(
         &self,
         limit: Duration,
@@ -201,6 +210,20 @@ impl Fence {
         tracing::debug!(%error, "the cache failed");
         // A full queue holds suspicions enough.
         let _ = self.signals.try_send(Signal::Suspect);
+    }
+
+    /// What to do when the cache failed somebody for the `attempt`th time (from 0):
+    /// has it looked at, or given up, and gives that a moment.
+    pub async fn cache_failed(&self, generation: Generation, error: &CacheError, attempt: u32) {
+        // A cache that lacks the mark was flushed: there is nothing to wait for.
+        if attempt >= 2 || matches!(error, CacheError::Fenced(_) | CacheError::Stranger(_)) {
+            self.condemn(generation, error.to_string()).await;
+            // What comes out is seen in the caller's next round.
+            let _ = self.after(generation, GIVE_UP_MAX).await;
+            return;
+        }
+        self.suspect(error);
+        let _ = self.after(generation, Duration::from_millis(20 << attempt)).await;
     }
 
     /// Takes the cache of `generation` out of use, whatever it says of itself.
@@ -345,6 +368,9 @@ impl Follower {
             return self.raise(row.generation, error.to_string()).await;
         }
         self.cache.set_holder(row.run_id.as_deref());
+        if !matches!(self.fence.phase(), Phase::Active(_)) {
+            self.cache.load_library().await?;
+        }
         let asked = Instant::now();
         let current = self.store.fence().await?;
         if current != *row {

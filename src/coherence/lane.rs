@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Prepared};
 use super::meters::LaneMeters;
+use super::fence::SETTLE_MAX;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
@@ -40,7 +42,7 @@ pub struct Unit {
     /// The database they run in.
     pub db: Db,
     /// One command, or those of a MULTI block.
-    pub calls: Vec<Call>,
+    pub calls: SmallVec<[Call; 1]>,
 }
 
 /// Units of one connection in their order, and where their replies go.
@@ -48,7 +50,8 @@ pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
     answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
-    _room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+    /// Its share of the lane's bounds, given back when it is answered.
+    _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl Job {
@@ -79,8 +82,10 @@ struct Progress {
 impl Progress {
     fn finish(&self, batch: u64) {
         let mut finished = self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        finished.insert(batch);
         self.over.send_modify(|over| {
+            if batch > *over {
+                finished.insert(batch);
+            }
             while finished.remove(&(*over + 1)) {
                 *over += 1;
             }
@@ -140,14 +145,11 @@ impl Lane {
             Arc::clone(&self.bytes_room).acquire_many_owned(bytes_wanted).await.map_err(|_| Refusal::Stopping)?,
         );
         let (answer, answered) = oneshot::channel();
-        self.in_flight.fetch_add(count, Ordering::Relaxed);
-        let sent = self.jobs.send(Job { units, bytes, answer, _room: room }).await;
-        let replies = match sent {
+        let _counted = Counted::new(&self.in_flight, count);
+        match self.jobs.send(Job { units, bytes, answer, _room: Some(room) }).await {
             Ok(()) => answered.await.unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
             Err(_) => Err(Refusal::Stopping),
-        };
-        self.in_flight.fetch_sub(count, Ordering::Relaxed);
-        replies
+        }
     }
 
     /// Units that wait or are worked on.
@@ -155,11 +157,32 @@ impl Lane {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Batches up to this one are over.
+    pub fn over(&self) -> u64 {
+        *self.progress.over.borrow()
+    }
+
     /// Waits until `batch` is applied; `false` if that takes longer than `limit`.
     pub async fn applied(&self, batch: u64, limit: Duration) -> bool {
         let mut over = self.progress.over.subscribe();
         let wait = over.wait_for(|over| *over >= batch);
         matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
+    }
+}
+
+/// Units counted as in flight until this is dropped, also by a client that goes.
+struct Counted<'a>(&'a AtomicUsize, usize);
+
+impl<'a> Counted<'a> {
+    fn new(counter: &'a AtomicUsize, units: usize) -> Self {
+        counter.fetch_add(units, Ordering::Relaxed);
+        Self(counter, units)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -245,14 +268,7 @@ impl Worker {
             let mut replies = Vec::with_capacity(job.units.len());
             for unit in &job.units {
                 let (answer, answered) = oneshot::channel();
-                let permits = Arc::new(Semaphore::new(2));
-                let (Ok(one), Ok(two)) =
-                    (Arc::clone(&permits).try_acquire_owned(), permits.try_acquire_owned())
-                else {
-                    continue;
-                };
-                let single = Job { units: vec![unit.clone()], bytes: 0, answer, _room: (one, two) };
-                let single = vec![single];
+                let single = vec![Job { units: vec![unit.clone()], bytes: 0, answer, _room: None }];
                 let started = Instant::now();
                 match self.attempts(&single).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
@@ -274,28 +290,30 @@ impl Worker {
 
     /// Tries until it is decided: committed, refused, or unknown.
     async fn attempts(&mut self, jobs: &[Job]) -> Result<Attempt, Attempt> {
-        let mut refusal = Refusal::Contended;
-        for attempt in 0..RETRIES_MAX {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
-            }
-            match self.attempt(jobs).await {
-                Attempt::Again(why) => {
-                    let away = matches!(why, Refusal::StoreAway(_) | Refusal::Unsettled);
-                    refusal = why;
-                    // One more try with a fresh connection; then clients hear of it.
-                    if away && attempt >= 1 {
-                        break;
-                    }
-                }
+        let started = Instant::now();
+        let mut count = 0;
+        loop {
+            let refusal = match self.attempt(jobs, count).await {
+                Attempt::Again(why) => why,
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
                 decided => return Ok(decided),
+            };
+            count += 1;
+            let give_up = match refusal {
+                // One more try with a fresh connection; then clients hear of it.
+                Refusal::StoreAway(_) => count > 1,
+                // While the fence moves, requests are held.
+                Refusal::Unsettled => started.elapsed() >= SETTLE_MAX,
+                _ => count >= RETRIES_MAX,
+            };
+            if give_up {
+                return Err(Attempt::Again(refusal));
             }
+            tokio::time::sleep(Duration::from_millis(1 << count.min(5))).await;
         }
-        Err(Attempt::Again(refusal))
     }
 
-    async fn attempt(&mut self, jobs: &[Job]) -> Attempt {
+    async fn attempt(&mut self, jobs: &[Job], count: u32) -> Attempt {
         let phase = match self.fence.settled().await {
             Ok(phase) => phase,
             Err(refusal) => return Attempt::Again(refusal),
@@ -309,7 +327,7 @@ impl Worker {
         };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
-        let attempt = self.prepare_and_commit(&batch, &session, jobs).await;
+        let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
         if !matches!(attempt, Attempt::Committed(_)) && !matches!(attempt, Attempt::Unknown(..)) {
             self.progress.finish(number);
         }
@@ -324,6 +342,7 @@ impl Worker {
         batch: &Batch<'_>,
         session: &Session,
         jobs: &[Job],
+        count: u32,
     ) -> Attempt {
         let prepared = match batch.prepare(session, jobs).await {
             Ok(prepared) => prepared,
@@ -333,7 +352,7 @@ impl Worker {
                 if confirmed && failure.may_have_begun {
                     batch.sweep(&failure.keys).await;
                 }
-                return failure.attempt();
+                return batch.disturbed(failure, count).await;
             }
         };
         if prepared.is_read_only() {
@@ -392,11 +411,7 @@ impl Worker {
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
                 let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else { return };
-                let telling = Telling {
-                    cache: Arc::clone(&self.cache),
-                    fence: Arc::clone(&self.fence),
-                    progress: Arc::clone(&self.progress),
-                };
+                let telling = self.telling();
                 let batch_seconds = self.meters.batch_seconds.clone();
                 tokio::spawn(async move {
                     telling.tell_and_answer(prepared, jobs).await;
@@ -410,23 +425,33 @@ impl Worker {
     }
 
     /// Goes on asking after the clients were told `UNKNOWN`: the batch's keys stay
-    /// hidden, and so correct but slow, until it is known.
+    /// hidden, and so correct but slow, until it is known. If it never is, the
+    /// generation goes: raising it waits for the transaction to end.
     fn resolve_later(&self, prepared: Prepared) {
         let store = Arc::clone(&self.store);
-        let telling = Telling {
-            cache: Arc::clone(&self.cache),
-            fence: Arc::clone(&self.fence),
-            progress: Arc::clone(&self.progress),
-        };
+        let telling = self.telling();
         tokio::spawn(async move {
             let found = outcome(&store, &prepared.xid, RESOLVE_MAX).await;
             tracing::warn!(xid = prepared.xid, ?found, "the unanswered COMMIT is resolved");
             let prepared = match found {
+                Some(Outcome::Committed) => prepared.into_invalidation(),
                 Some(Outcome::Aborted) => prepared.into_sweep(),
-                _ => prepared.into_invalidation(),
+                _ => {
+                    let generation = prepared.phase.generation();
+                    telling.fence.condemn(generation, "a COMMIT was never answered".into()).await;
+                    return telling.progress.finish(prepared.number);
+                }
             };
             telling.tell_and_answer(prepared, Vec::new()).await;
         });
+    }
+
+    fn telling(&self) -> Telling {
+        Telling {
+            cache: Arc::clone(&self.cache),
+            fence: Arc::clone(&self.fence),
+            progress: Arc::clone(&self.progress),
+        }
     }
 
     fn refuse(&self, jobs: Vec<Job>, refusal: &Refusal) {
@@ -480,19 +505,13 @@ impl Telling {
         if applied.is_empty() {
             return Ok(());
         }
-        for attempt in 1.. {
+        for attempt in 0..APPLY_TRIES {
+            if self.fence.phase() != prepared.phase {
+                break;
+            }
             match self.cache.apply(generation, &prepared.id, &applied).await {
                 Ok(()) => return Ok(()),
-                Err(error) if attempt < APPLY_TRIES => {
-                    self.fence.suspect(&error);
-                    if self.fence.after(generation, Duration::from_millis(20)).await.is_ok() {
-                        return Ok(());
-                    }
-                }
-                Err(error) => {
-                    self.fence.condemn(generation, error.to_string()).await;
-                    break;
-                }
+                Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
             }
         }
         let fenced = self.fence.after(generation, FENCE_MAX).await;

@@ -3,23 +3,28 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use tokio::sync::watch;
 
 use super::loader::LoadedKeys;
+use super::fence::SETTLE_MAX;
 use super::meters::ReadMeters;
 use super::{Fence, Lane, Loader, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Workspace};
-use crate::model::{Db, Generation, Key, Reply, UnixMs, Value};
+use crate::model::{Db, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{FenceState, Store};
 
 /// How often a read goes round (a writer, another's fill, the fence in its way)
 /// before it is answered from the store without setting anything.
 const ROUNDS_MAX: u32 = 8;
+
+/// How often it waits for writers first: a key that is written all the time is
+/// hidden all the time, and is read from the store.
+const WAITS_MAX: u32 = 2;
 
 /// How long a read waits for somebody else's fill or apply.
 const WAIT_MAX: Duration = Duration::from_secs(2);
@@ -56,8 +61,6 @@ pub struct Reads {
     fence: Arc<Fence>,
     lane: Arc<Lane>,
     loader: Loader,
-    /// Longer values are not filled.
-    fill_limit: usize,
     /// Keys that this proxy is filling; the channel closes when a fill is over.
     flights: Mutex<AHashMap<Key, watch::Receiver<()>>>,
     tokens: AtomicU64,
@@ -72,12 +75,11 @@ impl Reads {
         fence: Arc<Fence>,
         lane: Arc<Lane>,
         loader: Loader,
-        fill_limit: usize,
     ) -> Self {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
         let meters = ReadMeters::new();
-        Self { cache, store, fence, lane, loader, fill_limit, flights, tokens, meters }
+        Self { cache, store, fence, lane, loader, flights, tokens, meters }
     }
 
     /// Counts reads that the cache answered at once.
@@ -103,31 +105,18 @@ impl Reads {
                 Ok(Phase::Active(generation)) if !any_reserved(&keys) => generation,
                 Ok(_) => break,
             };
-            let last = round + 1 == ROUNDS_MAX;
-            match self.round(call, db, &keys, generation, last, &rerun).await {
+            let waits = round < WAITS_MAX;
+            match self.round(call, db, &keys, generation, waits, &rerun).await {
                 Ok(Round::Answer(reply)) => return reply,
                 Ok(Round::Again) => {}
                 Err(Fault::Refusal(refusal)) => return refusal.reply(),
-                Err(Fault::Cache(error)) => self.cache_failed(generation, &error, round).await,
+                Err(Fault::Cache(error)) => self.fence.cache_failed(generation, &error, round).await,
             }
         }
-        match self.from_store_alone(call, db, &keys).await {
+        match self.answer_from_store(call, db, &keys).await {
             Ok(reply) => reply,
             Err(refusal) => refusal.reply(),
         }
-    }
-
-    /// Tells the fence, and gives it a moment to look.
-    pub async fn cache_failed(&self, generation: Generation, error: &CacheError, attempt: u32) {
-        if attempt >= 2 {
-            self.fence.condemn(generation, error.to_string()).await;
-            // What comes out is seen in the next round.
-            let _ = self.fence.after(generation, WAIT_MAX).await;
-            return;
-        }
-        self.fence.suspect(error);
-        let pause = Duration::from_millis(20 << attempt);
-        let _ = self.fence.after(generation, pause).await;
     }
 
     async fn round<R, F>(
@@ -136,7 +125,7 @@ impl Reads {
         db: Db,
         keys: &[Key],
         generation: Generation,
-        last: bool,
+        waits: bool,
         rerun: &R,
     ) -> Result<Round, Fault>
     where
@@ -152,6 +141,8 @@ impl Reads {
         };
         let token = format!("{}.t{}", self.fence.proxy(), self.tokens.fetch_add(1, Ordering::Relaxed));
         let wanted: Vec<&Key> = keys.iter().collect();
+        // Before the look: what is over by now and still registered is a ghost.
+        let over = self.lane.over();
         let looks = self.cache.look(generation, &token, &wanted).await?;
         if looks.iter().all(|look| *look == Look::Absent) {
             self.meters.absent_hits.increment(1);
@@ -161,12 +152,12 @@ impl Reads {
         if certain && call.command.class != Class::Expiry {
             return Ok(rerun(generation).await?.map_or(Round::Again, Round::Answer));
         }
-        if !last && self.writers_done(&looks, keys, generation).await {
+        if waits && self.writers_done(&looks, keys, generation, over).await {
             return Ok(Round::Again);
         }
         self.meters.misses.increment(1);
         let in_flight = looks.iter().any(|look| matches!(look, Look::Writers(_)));
-        let round = if keys.len() == 1 || in_flight || last {
+        let round = if keys.len() == 1 || in_flight {
             self.load_and_answer(call, db, keys, generation, &token, &looks).await
         } else {
             self.fill_gaps(keys, generation, &token, &looks).await
@@ -177,13 +168,24 @@ impl Reads {
 
     /// Waits for this proxy's own batches among the writers, and has those of
     /// dead proxies buried; whether to look again.
-    async fn writers_done(&self, looks: &[Look], keys: &[Key], generation: Generation) -> bool {
+    async fn writers_done(
+        &self,
+        looks: &[Look],
+        keys: &[Key],
+        generation: Generation,
+        over: u64,
+    ) -> bool {
         let own = format!("{}.", self.fence.proxy());
         for (look, key) in looks.iter().zip(keys) {
             let Look::Writers(ids) = look else { continue };
             for id in ids {
                 if let Some(batch) = id.strip_prefix(&own).and_then(|n| n.parse().ok()) {
-                    if self.lane.applied(batch, WAIT_MAX).await {
+                    let done = if batch <= over {
+                        self.sweep_ghost(id, key, generation).await
+                    } else {
+                        self.lane.applied(batch, WAIT_MAX).await
+                    };
+                    if done {
                         return true;
                     }
                 } else if let Some((proxy, _)) = id.split_once('.')
@@ -194,6 +196,13 @@ impl Reads {
             }
         }
         false
+    }
+
+    /// Takes out an id of a batch that is long over: its begin got no answer, and
+    /// arrived after it had been given up.
+    async fn sweep_ghost(&self, id: &str, key: &Key, generation: Generation) -> bool {
+        let seen = [Applied { key, op: Op::Observe, version: Version(0) }];
+        self.cache.apply(generation, id, &seen).await.is_ok()
     }
 
     /// Takes out what a dead proxy left at `key`; `false` while it lives.
@@ -270,17 +279,18 @@ impl Reads {
         match &found.content {
             _ if !leased => Op::Observe,
             Content::Absent => Op::Absent,
-            Content::Value(Value::String(value)) if value.len() <= self.fill_limit => {
+            Content::Value(Value::String(value)) => {
                 self.cache.string_op(value.clone(), found.expires_at, now)
             }
-            Content::Value(_) | Content::Header(_) => Op::Observe,
+            Content::Header(_) => Op::Observe,
         }
     }
 
     /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
-    async fn from_store_alone(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
+    async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
-        for _ in 0..ROUNDS_MAX {
+        let started = Instant::now();
+        while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
             let LoadedKeys { keys: found, now, fence } = self.loader.load(keys.to_vec()).await?;
             let told = match phase {

@@ -2,7 +2,9 @@
 //! request resolved against that table.
 
 pub mod args;
+pub mod docs;
 pub mod flags;
+mod getkeys;
 pub mod glob;
 mod resolve;
 mod table;
@@ -38,7 +40,7 @@ pub enum Class {
 ///
 /// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `XREAD`,
 /// `MIGRATE`, `GEORADIUS`: none of them served) keywords say where further
-/// keys are; `COMMAND GETKEYS` alone needs these.
+/// keys are; only [`docs`] knows these, for `COMMAND GETKEYS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// It names none.

@@ -257,10 +257,22 @@ impl Setting for FileMode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
+/// Libraries that tell at level `debug` what clients' keys and values are.
+const TALKATIVE: &str = "tokio_postgres=info,rustls=info,hyper=info";
+
 impl LogFilter {
-    /// The directives.
-    pub fn as_str(&self) -> &str {
-        &self.0
+    /// The directives for `EnvFilter`. The driver and its like stay at `info`,
+    /// unless they are named: a level for everything must not put data into the log.
+    pub fn directives(&self) -> String {
+        let everything_is_told = self
+            .0
+            .split(',')
+            .any(|part| matches!(part.trim().to_ascii_lowercase().as_str(), "debug" | "trace"));
+        if everything_is_told {
+            format!("{TALKATIVE},{}", self.0)
+        } else {
+            self.0.clone()
+        }
     }
 }
 
@@ -363,5 +375,14 @@ mod tests {
         assert!(LogFilter::from_text("info").is_ok());
         assert!(LogFilter::from_text("warn,freshet::store=debug").is_ok());
         assert!(LogFilter::from_text("inof").is_err());
+    }
+
+    #[test]
+    fn a_level_for_everything_spares_the_driver_unless_it_is_named() {
+        let directives = |text| LogFilter::from_text(text).unwrap().directives();
+        assert_eq!(directives("info"), "info");
+        assert_eq!(directives("debug"), format!("{TALKATIVE},debug"));
+        let named = directives("debug,tokio_postgres=trace");
+        assert!(named.ends_with(",tokio_postgres=trace"));
     }
 }

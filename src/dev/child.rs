@@ -20,6 +20,8 @@ pub(super) struct Server {
     pub(super) input: String,
     /// Where its output goes.
     pub(super) log: PathBuf,
+    /// Where its process id is written, if it does not write one itself.
+    pub(super) pid_file: Option<PathBuf>,
     /// The signal that makes it stop as it should.
     pub(super) stop_signal: Signal,
     /// Its process.
@@ -56,17 +58,17 @@ impl Server {
             .spawn()
             .with_context(|| format!("cannot start {}", self.name))?;
         let stdin = child.stdin.take();
+        let pid = child.id();
         self.child = Some(child);
+        if let (Some(path), Some(pid)) = (&self.pid_file, pid) {
+            std::fs::write(path, format!("{pid}\n"))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
         if let Some(mut stdin) = stdin {
             // A server that ended already says why in its log.
             let _ = stdin.write_all(self.input.as_bytes()).await;
         }
         Ok(())
-    }
-
-    /// Its process id while it runs.
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.child.as_ref()?.id()
     }
 
     /// Waits until `ready` says yes. An error if that takes longer than

@@ -114,7 +114,6 @@ impl Servers {
         let redis = redis::server(folder, &programs.redis_server, account, &notes);
         let redis = self.redis.insert(redis);
         redis.start().await?;
-        redis::remember_process(folder, redis)?;
         redis::wait_until_ready(redis, &notes).await?;
         let postgres = self.postgres.insert(cluster.server(notes.postgres_port));
         postgres.start().await?;

@@ -242,6 +242,7 @@ impl Cluster {
             }),
             input: String::new(),
             log: self.log.clone(),
+            pid_file: None,
             // Fast shutdown: ends connections, then a checkpoint.
             stop_signal: Signal::INT,
             child: None,

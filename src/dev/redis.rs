@@ -1,7 +1,7 @@
 //! The private Redis: the cache, with nothing on disk.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -36,22 +36,20 @@ pub(super) fn server(folder: &Folder, program: &Path, account: &Account, notes: 
         }),
         input,
         log: folder.path().join("redis.log"),
+        // For a later run that finds it still there.
+        pid_file: Some(pid_file(folder)),
         stop_signal: Signal::TERM,
         child: None,
     }
 }
 
-/// Writes down its process, for a later run that finds it still there.
-pub(super) fn remember_process(folder: &Folder, server: &Server) -> anyhow::Result<()> {
-    let path = folder.path().join("redis.pid");
-    let pid = server.pid().context("Redis ended at its start")?;
-    std::fs::write(&path, format!("{pid}\n"))
-        .with_context(|| format!("cannot write {}", path.display()))
+fn pid_file(folder: &Folder) -> PathBuf {
+    folder.path().join("redis.pid")
 }
 
 /// Stops the Redis that a killed run left behind on `port`.
 pub(super) async fn stop_leftover(folder: &Folder, port: u16) -> anyhow::Result<()> {
-    let path = folder.path().join("redis.pid");
+    let path = pid_file(folder);
     let Ok(text) = std::fs::read_to_string(&path) else {
         return Ok(());
     };

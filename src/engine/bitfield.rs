@@ -112,6 +112,20 @@ impl Field {
         }
     }
 
+    /// The number that a `SET` of a signed field is taken for: Redis computes
+    /// how far it is from the largest one in 64 bits, and so takes numbers near
+    /// the smallest of all for too large instead of too small.
+    fn as_redis_sets(self, number: i64) -> i128 {
+        let (_, max) = self.range();
+        let number = i128::from(number);
+        let wraps = max - number > i128::from(i64::MAX);
+        if wraps && self.bits < 64 {
+            number + (1 << 64)
+        } else {
+            number
+        }
+    }
+
     /// What becomes of `number` under `overflow`; `None`: it is not written.
     fn settled(self, number: i128, overflow: Overflow) -> Option<i128> {
         let (min, max) = self.range();
@@ -195,7 +209,7 @@ impl Operation {
             Action::Get => return Reply::Integer(old as i64),
             // Redis takes the number as unsigned for an unsigned field.
             Action::Set(number) if !self.field.signed => (i128::from(number as u64), false),
-            Action::Set(number) => (i128::from(number), false),
+            Action::Set(number) => (self.field.as_redis_sets(number), false),
             Action::Add(delta) => (old + i128::from(delta), true),
         };
         let Some(new) = self.field.settled(number, self.overflow) else {
@@ -261,7 +275,11 @@ mod tests {
                 "[:0 :3]",
             ),
             ("BITFIELD k OVERFLOW FAIL INCRBY u2 102 1", "[nil]"),
-            ("BITFIELD k SET u8 0 -1", "[:0]"),
+            (
+                "BITFIELD k OVERFLOW SAT SET i8 0 -9223372036854775808 GET i8 0",
+                "[:0 :127]",
+            ),
+            ("BITFIELD k SET u8 0 -1", "[:127]"),
             (
                 "BITFIELD k INCRBY i64 0 9223372036854775807",
                 "[:9151314442816847871]",

@@ -111,7 +111,7 @@ pub(super) fn ttl(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 /// Rounded to the nearest second, as Redis does.
 fn seconds(ms: i64) -> i64 {
-    ms.saturating_add(500) / 1000
+    ms / 1000 + i64::from(ms % 1000 >= 500)
 }
 
 pub(super) fn persist(run: &mut Run<'_>) -> Result<Reply, Refusal> {

@@ -171,10 +171,15 @@ impl Client {
         }
     }
 
+    /// Sends commands in one write.
+    pub fn send_all<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Result<()> {
+        let bytes: Vec<u8> = commands.iter().flat_map(|one| encode(one)).collect();
+        self.send_raw(&bytes)
+    }
+
     /// Sends commands in one write and reads all replies.
     pub fn pipeline<A: AsRef<[u8]>>(&mut self, commands: &[Vec<A>]) -> Result<Vec<Value>> {
-        let bytes: Vec<u8> = commands.iter().flat_map(|one| encode(one)).collect();
-        self.send_raw(&bytes)?;
+        self.send_all(commands)?;
         commands.iter().map(|_| self.read()).collect()
     }
 

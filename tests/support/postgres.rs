@@ -12,7 +12,8 @@ use super::port;
 use super::process::{self, AtParentDeath, RunAs};
 use super::sql::Sql;
 
-const START_LIMIT: Duration = Duration::from_secs(30);
+// Recovery syncs each file of the cluster; on a busy disk that takes its time.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// Whether PostgreSQL waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,62 @@
+# `make run` and `make test` also install what is missing on a Debian machine
+# that has Rust; everything else is Cargo's.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ARGS ?=
+FUZZ_SECONDS ?= 60
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## Install missing Debian packages for running and testing
+	@.ci/setup test
+
+.PHONY: run
+run: ## Serve on 127.0.0.1:6380 with a private PostgreSQL and Redis; ARGS="--data-dir DIR"
+	@.ci/setup run
+	@cargo build --release --locked --bin freshet
+	@exec target/release/freshet dev $(ARGS)
+
+.PHONY: test
+test: ## All tests, in their short versions
+	@.ci/setup test
+	cargo test --locked --features fault-points
+
+.PHONY: bench
+bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
+	@.ci/setup bench
+	cargo bench --locked --bench end_to_end
+
+.PHONY: model-large
+model-large: ## The protocol's model with larger bounds (long)
+	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
+
+.PHONY: fuzz
+fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each (needs cargo-fuzz)
+	for target in request reply; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+.PHONY: lint
+lint: ## Format, clippy and documentation as .ci/run checks them
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+.PHONY: ci
+ci: ## Everything that must pass before a change is merged
+	@.ci/run
+
+.PHONY: image
+image: ## Build the container image with buildah, podman or docker
+	@for tool in docker podman buildah; do \
+	    if command -v $$tool >/dev/null; then \
+	        if [[ $$tool != docker ]]; then export BUILDAH_FORMAT=docker; fi; \
+	        exec $$tool build --build-arg FRESHET_COMMIT="$$(git rev-parse --short=10 HEAD)" -t freshet .; \
+	    fi; \
+	done; echo "image: none of docker, podman, buildah is installed" >&2; exit 1

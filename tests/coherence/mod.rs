@@ -1,0 +1,7 @@
+//! Store and cache: what a client was told stays true.
+
+mod atomicity;
+mod durability;
+mod eviction;
+mod order;
+mod outage;

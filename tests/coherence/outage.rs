@@ -1,0 +1,192 @@
+//! One of the two servers is away.
+
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Stack, Value, process};
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// What "quickly" means to a client that gets an error.
+const QUICKLY: Duration = Duration::from_secs(4);
+
+fn use_all_kinds(client: &mut Client, round: usize) {
+    let value = format!("value {round}");
+    client.ok(&["SET", "key", &value]).unwrap();
+    assert_eq!(client.text(&["GET", "key"]).unwrap(), value);
+    client.ok(&["MSET", "a", &value, "b", &value]).unwrap();
+    let both = client.call(&["MGET", "a", "b", "none"]).unwrap();
+    assert_eq!(both.items()[1].text(), Some(value.clone()));
+    assert_eq!(both.items()[2], Value::Null);
+    client.ok(&["INCR", "count"]).unwrap();
+    client.ok(&["EXPIRE", "key", "1000"]).unwrap();
+    assert!(client.integer(&["TTL", "key"]).unwrap() > 900);
+    assert_eq!(client.integer(&["DEL", "a"]).unwrap(), 1);
+    assert_eq!(client.call(&["GET", "a"]).unwrap(), Value::Null);
+}
+
+#[test]
+fn reads_and_writes_go_on_while_the_cache_is_dead_and_the_cache_is_used_after() {
+    let mut stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "before", "kept"]).unwrap();
+    client.ok(&["SET", "changed", "old"]).unwrap();
+    stack.cache.kill().unwrap();
+    for round in 0..20 {
+        use_all_kinds(&mut client, round);
+    }
+    client.ok(&["SET", "changed", "new"]).unwrap();
+    assert_eq!(client.text(&["GET", "before"]).unwrap(), "kept");
+    stack.cache.start_again().unwrap();
+    assert_eq!(client.text(&["GET", "changed"]).unwrap(), "new");
+    let mut cache = stack.cache.client().unwrap();
+    process::await_true("the cache is used again", LIMIT, || {
+        client.text(&["GET", "before"]).unwrap() == "kept"
+            && cache.call(&["GET", "before"]).unwrap().text().as_deref() == Some("kept")
+    })
+    .unwrap();
+    assert_eq!(client.integer(&["INCR", "count"]).unwrap(), 21);
+    assert_eq!(client.text(&["GET", "changed"]).unwrap(), "new");
+}
+
+/// A cache that does not answer is worse than one that is gone.
+#[test]
+fn reads_and_writes_go_on_while_the_cache_is_stalled() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "old"]).unwrap();
+    assert_eq!(client.text(&["GET", "key"]).unwrap(), "old");
+    stack.cache.signal("STOP").unwrap();
+    for round in 0..10 {
+        use_all_kinds(&mut client, round);
+    }
+    client.ok(&["SET", "key", "new"]).unwrap();
+    stack.cache.signal("CONT").unwrap();
+    // What the stalled cache still holds is older.
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        assert_eq!(client.text(&["GET", "key"]).unwrap(), "new");
+    }
+    let mut cache = stack.cache.client().unwrap();
+    process::await_true("the cache is used again", LIMIT, || {
+        client.text(&["GET", "key"]).unwrap() == "new"
+            && cache.call(&["GET", "key"]).unwrap().text().as_deref() == Some("new")
+    })
+    .unwrap();
+}
+
+/// A flush between any two commands of a client goes unnoticed.
+#[test]
+fn flushed_cache_changes_no_answer() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    for round in 0..50 {
+        use_all_kinds(&mut client, round);
+        cache.ok(&["FLUSHALL"]).unwrap();
+        assert_eq!(
+            client.text(&["GET", "key"]).unwrap(),
+            format!("value {round}")
+        );
+    }
+    assert_eq!(client.integer(&["INCR", "count"]).unwrap(), 51);
+}
+
+#[test]
+fn start_with_a_cache_full_of_old_data_shows_none_of_it() {
+    let mut stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "right"]).unwrap();
+    client.ok(&["DEL", "gone"]).unwrap();
+    stack.program.stop().unwrap();
+    // Another cache takes its place, with a past of its own.
+    let mut cache = stack.cache.client().unwrap();
+    cache.ok(&["FLUSHALL"]).unwrap();
+    cache.ok(&["SET", "key", "wrong"]).unwrap();
+    cache.ok(&["SET", "gone", "wrong"]).unwrap();
+    stack.program.start_again().unwrap();
+    let mut client = stack.client().unwrap();
+    assert_eq!(client.text(&["GET", "key"]).unwrap(), "right");
+    assert_eq!(client.call(&["GET", "gone"]).unwrap(), Value::Null);
+}
+
+#[test]
+fn hits_are_served_and_writes_refused_quickly_while_postgresql_is_down() {
+    let mut stack = Stack::start_with_own_postgres(&[]).unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["MSET", "a", "1", "b", "2"]).unwrap();
+    assert_eq!(client.text(&["GET", "a"]).unwrap(), "1");
+    assert_eq!(client.call(&["MGET", "a", "b"]).unwrap().items().len(), 2);
+    stack.postgres().unwrap().stop().unwrap();
+    for _ in 0..5 {
+        let start = Instant::now();
+        assert_eq!(client.text(&["GET", "a"]).unwrap(), "1");
+        let reply = client.call(&["SET", "a", "refused"]).unwrap();
+        let text = reply.error().expect("PostgreSQL is down").to_owned();
+        assert!(!text.starts_with("UNKNOWN"), "{text}");
+        assert!(start.elapsed() < QUICKLY, "{:?}: {text}", start.elapsed());
+    }
+    assert_eq!(stack.program.http("/healthz").unwrap().0, 200);
+    process::await_true("not ready", LIMIT, || {
+        stack.program.http("/readyz").unwrap().0 == 503
+    })
+    .unwrap();
+    assert_eq!(client.text(&["GET", "a"]).unwrap(), "1");
+    stack.postgres().unwrap().start_again().unwrap();
+    process::await_true("writes work again", LIMIT, || {
+        client.call(&["SET", "a", "3"]).unwrap().error().is_none()
+    })
+    .unwrap();
+    assert_eq!(client.text(&["GET", "a"]).unwrap(), "3");
+    assert_eq!(client.text(&["GET", "b"]).unwrap(), "2");
+    stack.program.stop().unwrap();
+}
+
+/// After its right to use the cache has run out, the proxy says that it knows nothing.
+#[test]
+fn hits_end_with_the_lease_while_postgresql_is_down() {
+    let settings = [
+        ("fence.reads_without_database", "3s"),
+        ("fence.renewal", "500ms"),
+    ];
+    let mut stack = Stack::start_with_own_postgres(&settings).unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    stack.postgres().unwrap().stop().unwrap();
+    assert_eq!(client.text(&["GET", "key"]).unwrap(), "value");
+    process::await_true("hits end", LIMIT, || {
+        client.call(&["GET", "key"]).unwrap().error().is_some()
+    })
+    .unwrap();
+    stack.postgres().unwrap().start_again().unwrap();
+    process::await_true("reads work again", LIMIT, || {
+        client.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+    })
+    .unwrap();
+}
+
+#[test]
+fn nothing_works_and_all_recovers_when_both_are_down() {
+    let mut stack = Stack::start_with_own_postgres(&[]).unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    stack.postgres().unwrap().stop().unwrap();
+    stack.cache.kill().unwrap();
+    for command in [vec!["GET", "key"], vec!["SET", "key", "refused"]] {
+        let reply = client.call(&command).unwrap();
+        assert!(reply.error().is_some(), "{command:?}: {reply:?}");
+    }
+    stack.cache.start_again().unwrap();
+    stack.postgres().unwrap().start_again().unwrap();
+    process::await_true("reads work again", LIMIT, || {
+        client.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+    })
+    .unwrap();
+    process::await_true("writes work again", LIMIT, || {
+        client
+            .call(&["SET", "key", "new"])
+            .unwrap()
+            .error()
+            .is_none()
+    })
+    .unwrap();
+    assert_eq!(client.text(&["GET", "key"]).unwrap(), "new");
+}

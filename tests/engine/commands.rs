@@ -1,0 +1,532 @@
+//! What the differential test sends: every command with likely and unlikely arguments.
+
+use freshet::model::UnixMs;
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+
+/// A command's name and arguments.
+pub type Arguments = Vec<Vec<u8>>;
+
+/// The databases that keys live in.
+pub const DATABASES_USED: u8 = 3;
+
+/// What stands at a place among the arguments.
+///
+/// In the patterns below: `k` a key, `v` a value, `i` an integer, `n` a small
+/// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
+/// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
+/// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
+/// offset, `p` a `DUMP` payload, `w` some word; anything in capitals is a
+/// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
+const PATTERNS: &[&str] = &[
+    "SET k v",
+    "SET k v ?NX ?XX ?GET",
+    "SET k v ?NX ?GET ?EX s ?PX m",
+    "SET k v ?XX EX s ?GET",
+    "SET k v PX m ?NX",
+    "SET k v EXAT S ?GET",
+    "SET k v PXAT M ?KEEPTTL",
+    "SET k v KEEPTTL ?XX ?w",
+    "SET k v EX e",
+    "SET k v PXAT e",
+    "GET k",
+    "GETEX k",
+    "GETEX k EX s ?w",
+    "GETEX k PX m",
+    "GETEX k EXAT S",
+    "GETEX k PXAT M",
+    "GETEX k PERSIST ?PERSIST",
+    "GETEX k w ?e",
+    "GETDEL k",
+    "GETSET k v",
+    "SETEX k s v",
+    "SETEX k e v",
+    "PSETEX k m v",
+    "SETNX k v",
+    "MGET k *k",
+    "MSET k v ?k ?v ?k ?v",
+    "MSETNX k v ?k ?v ?k ?v",
+    "APPEND k v",
+    "STRLEN k",
+    "SETRANGE k o v",
+    "GETRANGE k n n",
+    "GETRANGE k i i",
+    "SUBSTR k n n",
+    "INCR k",
+    "DECR k",
+    "INCRBY k i",
+    "DECRBY k i",
+    "INCRBYFLOAT k f",
+    "INCRBYFLOAT k i",
+    "LCS k k",
+    "LCS k k ?IDX ?LEN ?WITHMATCHLEN ?MINMATCHLEN n",
+    "LCS k k IDX WITHMATCHLEN ?w",
+    "LCS k k IDX ?MINMATCHLEN n",
+    "SETBIT k b n",
+    "SETBIT k b i",
+    "GETBIT k b",
+    "BITCOUNT k",
+    "BITCOUNT k n n",
+    "BITCOUNT k n n BIT",
+    "BITCOUNT k i n ?BYTE ?w",
+    "BITPOS k n",
+    "BITPOS k n n",
+    "BITPOS k n n n",
+    "BITPOS k n n n ?BIT ?BYTE",
+    "BITPOS k i i i BIT",
+    "BITPOS k n i n w",
+    "BITOP AND k k *k",
+    "BITOP OR k k *k",
+    "BITOP XOR k k *k",
+    "BITOP NOT k k ?k",
+    "BITOP w k k",
+    "BITFIELD k GET t h",
+    "BITFIELD k ?OVERFLOW ?SAT SET t h i GET t h",
+    "BITFIELD k OVERFLOW FAIL INCRBY t h i SET t h i",
+    "BITFIELD k OVERFLOW SAT INCRBY t h i INCRBY t h n",
+    "BITFIELD k OVERFLOW WRAP INCRBY t h i OVERFLOW w GET t h",
+    "BITFIELD k INCRBY t h n SET t h n ?w",
+    "BITFIELD_RO k GET t h ?GET ?t ?h",
+    "BITFIELD_RO k SET t h i",
+    "DEL k *k",
+    "UNLINK k *k",
+    "EXISTS k *k",
+    "TOUCH k *k",
+    "TYPE k",
+    "EXPIRE k s ?NX ?XX ?GT ?LT",
+    "EXPIRE k s GT",
+    "EXPIRE k e",
+    "PEXPIRE k m ?NX ?w",
+    "PEXPIRE k e ?LT",
+    "EXPIREAT k S ?XX ?GT",
+    "EXPIREAT k e",
+    "PEXPIREAT k M ?LT",
+    "PEXPIREAT k M ?GT ?XX",
+    "PEXPIREAT k e",
+    "TTL k",
+    "PTTL k",
+    "EXPIRETIME k",
+    "PEXPIRETIME k",
+    "PERSIST k",
+    "RENAME k k",
+    "RENAMENX k k",
+    "COPY k k ?REPLACE",
+    "COPY k k DB d ?REPLACE",
+    "COPY k k ?REPLACE ?DB ?d ?w",
+    "MOVE k d",
+    "DUMP k",
+    "RESTORE k m p ?REPLACE",
+    "RESTORE k 0 p REPLACE ?IDLETIME n",
+    "RESTORE k M p ABSTTL ?REPLACE ?FREQ n",
+    "RESTORE k e p ?w",
+    "OBJECT FREQ k",
+    "OBJECT w k",
+    "MEMORY USAGE k SAMPLES x",
+    "w k v",
+    "LPUSH k",
+    "XGROUP w k",
+];
+
+/// Commands whose reply depends on how the value came to be, so that they
+/// follow a `SET` of a value that Redis does not share.
+const AFTER_SET: &[&str] = &[
+    "OBJECT ENCODING k",
+    "OBJECT REFCOUNT k",
+    "OBJECT IDLETIME k",
+    "MEMORY USAGE k ?SAMPLES ?0",
+];
+
+const KEYS: &[&[u8]] = &[
+    b"a",
+    b"b",
+    b"c",
+    b"d",
+    b"key:000000000001",
+    b"\x00\xff\r\n",
+    b"",
+];
+
+const VALUES: &[&[u8]] = &[
+    b"",
+    b"0",
+    b"1",
+    b"-1",
+    b"10",
+    b"007",
+    b"+5",
+    b"-0",
+    b"127",
+    b"-128",
+    b"32767",
+    b"-32769",
+    b"2147483647",
+    b"-2147483649",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"9223372036854775808",
+    b"3.0",
+    b"0.1",
+    b"-2.5e3",
+    b"1e17",
+    b"inf",
+    b"nan",
+    b"1e400",
+    b" 1",
+    b"hello",
+    b"Hello World",
+    b"ohmytext",
+    b"mynewtext",
+    b"\x00\xff\r\n$-1\r\n",
+    b"\xff\xff\xff",
+    b"\x00\x00\x00",
+    b"\xf0\x0f\xaa\x55\x80\x01",
+    b"caf\xc3\xa9",
+    b"foobar",
+    b"NX",
+];
+
+const INTEGERS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"-1",
+    b"2",
+    b"7",
+    b"8",
+    b"100",
+    b"-100",
+    b"255",
+    b"256",
+    b"-129",
+    b"65536",
+    b"2147483647",
+    b"2147483648",
+    b"-2147483649",
+    b"9223372036854775",
+    b"9223372036854776",
+    b"9223372036854775807",
+    b"-9223372036854775808",
+    b"9223372036854775808",
+    b"-9223372036854775",
+    b"-9223372036854776",
+    b"1.5",
+    b"x",
+    b"",
+    b"+1",
+    b"01",
+    b" 1",
+    b"1 ",
+    b"-",
+    b"1\x002",
+];
+
+const FLOATS: &[&[u8]] = &[
+    b"0.1",
+    b"-0.1",
+    b"1e3",
+    b"3.14159265358979323846",
+    b"1e-17",
+    b"-1e-18",
+    b"1e18",
+    b"1e30",
+    b"123456789.123456789",
+    b"0x1.8p1",
+    b"0X10",
+    b"1e4932",
+    b"-1e4932",
+    b"1e5000",
+    b"1e-5000",
+    b"3.6e-4951",
+    b"inf",
+    b"-Infinity",
+    b"nan",
+    b".5",
+    b"5.",
+    b".",
+    b"1e",
+    b"1e+5",
+    b"--1",
+    b"",
+    b" 1",
+    b"1 ",
+    b"0.00000000000000000501",
+    b"-0",
+    b"0e999999999",
+    b"17179869184.00000000023",
+    b"99999999999999999.99",
+    b"1\x00",
+    b"0x",
+    b"1_0",
+];
+
+const WORDS: &[&[u8]] = &[
+    b"NX",
+    b"XX",
+    b"GET",
+    b"EX",
+    b"PX",
+    b"KEEPTTL",
+    b"PERSIST",
+    b"FOO",
+    b"",
+    b"nx",
+    b"BIT",
+    b"BYTE",
+    b"Lt",
+    b"gT",
+    b"REPLACE",
+    b"LEN",
+    b"IDX",
+    b"SAT",
+    b"HELP\x00",
+    b"a\r\nb",
+    b"NX\x00z",
+    b"\xff\xfe",
+    b"GETT",
+    b"INCRB",
+    b"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+];
+
+const TYPES: &[&[u8]] = &[
+    b"u1", b"u2", b"u8", b"u16", b"u63", b"i1", b"i2", b"i5", b"i8", b"i32", b"i63", b"i64", b"u7",
+    b"u64", b"i65", b"u0", b"i", b"x8", b"I8", b"u-1", b"u08", b"i8\x00z", b"",
+];
+
+const BIT_OFFSETS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"7",
+    b"8",
+    b"9",
+    b"63",
+    b"64",
+    b"100",
+    b"1000",
+    b"-1",
+    b"4294967296",
+    b"x",
+    b"#1",
+    b"01",
+];
+
+const FIELD_OFFSETS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"3",
+    b"7",
+    b"8",
+    b"17",
+    b"64",
+    b"100",
+    b"#0",
+    b"#1",
+    b"#3",
+    b"#10",
+    b"#-1",
+    b"#x",
+    b"#",
+    b"-1",
+    b"4294967296",
+    b"x",
+    b"#4294967296",
+    b"#9223372036854775807",
+];
+
+const BYTE_OFFSETS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"3",
+    b"10",
+    b"100",
+    b"-1",
+    b"536870912",
+    b"536870911536870911",
+    b"x",
+    b"9223372036854775807",
+];
+
+const DATABASES: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"2",
+    b"0",
+    b"1",
+    b"2",
+    b"-1",
+    b"16",
+    b"4294967296",
+    b"x",
+    b"",
+];
+
+/// Seconds from now: always long past or far off, so that the run's own time
+/// does not matter.
+const SECONDS: &[i64] = &[100_000, 200_000, 300_000, 0, -1, -100_000];
+
+/// One command, or a `SET` with one that depends on it.
+pub fn some(random: &mut StdRng, now: UnixMs, payloads: &[Vec<u8>]) -> Vec<Arguments> {
+    let mut maker = Maker {
+        random,
+        now,
+        payloads,
+    };
+    if maker.random.random_bool(0.05) {
+        return maker.after_set();
+    }
+    let pattern = maker.one_of(PATTERNS);
+    let mut arguments = maker.fill(pattern);
+    if maker.random.random_bool(0.03) {
+        arguments.pop();
+    }
+    if maker.random.random_bool(0.03) {
+        let extra = maker.one_of(WORDS);
+        arguments.push(extra.to_vec());
+    }
+    if arguments.is_empty() {
+        arguments.push(b"GET".to_vec());
+    }
+    vec![arguments]
+}
+
+struct Maker<'a> {
+    random: &'a mut StdRng,
+    now: UnixMs,
+    payloads: &'a [Vec<u8>],
+}
+
+impl Maker<'_> {
+    fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        *choices.choose(self.random).expect("choices are not empty")
+    }
+
+    fn after_set(&mut self) -> Vec<Arguments> {
+        let key = self.one_of(KEYS).to_vec();
+        let mut value = self.value();
+        // Redis shares small integers among keys, and gives values near its
+        // limit for large arguments spare room.
+        let is_shared = matches!(value.len(), 1..=4) && value.iter().all(u8::is_ascii_digit);
+        if is_shared || value.len() > 16_000 {
+            value = b"not shared".to_vec();
+        }
+        let pattern = self.one_of(AFTER_SET);
+        let mut second = self.fill(pattern);
+        second[2] = key.clone();
+        vec![vec![b"SET".to_vec(), key, value], second]
+    }
+
+    fn fill(&mut self, pattern: &str) -> Arguments {
+        let mut arguments = Vec::new();
+        for place in pattern.split(' ') {
+            if let Some(place) = place.strip_prefix('?') {
+                if self.random.random_bool(0.4) {
+                    arguments.push(self.argument(place));
+                }
+            } else if let Some(place) = place.strip_prefix('*') {
+                for _ in 0..self.random.random_range(0..=3) {
+                    arguments.push(self.argument(place));
+                }
+            } else {
+                arguments.push(self.argument(place));
+            }
+        }
+        arguments
+    }
+
+    fn argument(&mut self, place: &str) -> Vec<u8> {
+        let seconds = self.one_of(SECONDS);
+        match place {
+            "k" => self.one_of(KEYS).to_vec(),
+            "v" => self.value(),
+            "i" => self.one_of(INTEGERS).to_vec(),
+            "e" => self.far_time(),
+            "n" => self.random.random_range(-4i64..12).to_string().into_bytes(),
+            "f" => self.float(),
+            "b" => self.one_of(BIT_OFFSETS).to_vec(),
+            "o" => self.one_of(BYTE_OFFSETS).to_vec(),
+            "s" => seconds.to_string().into_bytes(),
+            "m" => (seconds * 1000).to_string().into_bytes(),
+            "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
+            // Not this very millisecond, in which Redis still shows a key.
+            "M" if seconds == 0 => (self.now.0 - 1000).to_string().into_bytes(),
+            "M" => (self.now.0 + seconds * 1000).to_string().into_bytes(),
+            "d" => self.one_of(DATABASES).to_vec(),
+            "t" => self.one_of(TYPES).to_vec(),
+            "h" => self.one_of(FIELD_OFFSETS).to_vec(),
+            "p" => self.payload(),
+            "w" => self.one_of(WORDS).to_vec(),
+            word => self.word(word),
+        }
+    }
+
+    /// A literal word, sometimes in another case.
+    fn word(&mut self, word: &str) -> Vec<u8> {
+        let mut bytes = word.as_bytes().to_vec();
+        if self.random.random_bool(0.3) {
+            for byte in &mut bytes {
+                if self.random.random() {
+                    byte.make_ascii_lowercase();
+                }
+            }
+        }
+        bytes
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        match self.random.random_range(0..10) {
+            0..=5 => self.one_of(VALUES).to_vec(),
+            6 => self
+                .random
+                .random_range(-300_000i64..300_000)
+                .to_string()
+                .into_bytes(),
+            7 => {
+                let len = self.random.random_range(0..80);
+                (0..len).map(|_| self.random.random()).collect()
+            }
+            8 => {
+                let len = self.random.random_range(0..300);
+                (0..len)
+                    .map(|_| self.random.random_range(b'a'..b'd'))
+                    .collect()
+            }
+            _ => {
+                let piece = self.one_of(VALUES);
+                let count = self.random.random_range(1..2000);
+                piece.repeat(count)
+            }
+        }
+    }
+
+    /// An integer that is no time to live which would end during the run.
+    fn far_time(&mut self) -> Vec<u8> {
+        loop {
+            let text = self.one_of(INTEGERS);
+            let number = freshet::command::args::integer(text);
+            if number.is_none_or(|number| number <= 0 || number > 100_000_000) {
+                return text.to_vec();
+            }
+        }
+    }
+
+    fn float(&mut self) -> Vec<u8> {
+        if self.random.random_bool(0.5) {
+            return self.one_of(FLOATS).to_vec();
+        }
+        let digits = self
+            .random
+            .random_range(-1_000_000_000_000i64..1_000_000_000_000);
+        let power = self.random.random_range(-25..25);
+        format!("{digits}e{power}").into_bytes()
+    }
+
+    /// A payload that `DUMP` gave, sometimes damaged.
+    fn payload(&mut self) -> Vec<u8> {
+        let index = self.random.random_range(0..self.payloads.len());
+        let mut payload = self.payloads[index].clone();
+        if self.random.random_bool(0.2) {
+            let at = self.random.random_range(0..payload.len());
+            payload[at] ^= 1 << self.random.random_range(0..8);
+        }
+        payload
+    }
+}

@@ -1,0 +1,368 @@
+//! Random commands of every kind that the engine runs, to the engine (on keys in
+//! memory) and to a real Redis 7: the replies must be the same bytes in RESP2
+//! and RESP3, and so must the keys afterwards.
+//!
+//! `FRESHET_SEED` repeats a run; `FRESHET_DIFFERENTIAL_SECONDS` sets how long it
+//! takes (default 5).
+
+#[allow(
+    dead_code,
+    reason = "shared with the integration tests, which use all of it"
+)]
+mod support {
+    pub mod client;
+    pub mod port;
+    pub mod process;
+    pub mod redis;
+}
+
+#[path = "engine/commands.rs"]
+mod commands;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use bytes::BytesMut;
+use freshet::command::{Call, Class, TABLE, resolve};
+use freshet::engine::{Content, Loaded, Need, Workspace, execute, needs};
+use freshet::model::{Db, Effect, Entry, Key, Protocol, Reply, Request, UnixMs, Value, Version};
+use freshet::resp::encode;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use support::client::{Client, show};
+use support::redis::Redis;
+
+use commands::{Arguments, DATABASES_USED};
+
+/// How far the two clocks may be apart in what they say of a time to live.
+const CLOCK_TOLERANCE_MS: i64 = 2_000;
+
+/// How many calls are shown after a difference.
+const HISTORY_LEN: usize = 30;
+
+/// After so many calls every command has come up.
+const CALLS_FOR_ALL: usize = 8_000;
+
+#[test]
+fn engine_answers_as_redis() -> Result<()> {
+    let seed = match std::env::var("FRESHET_SEED") {
+        Ok(text) => text.parse().context("FRESHET_SEED is a number")?,
+        Err(_) => rand::rng().random(),
+    };
+    let seconds = match std::env::var("FRESHET_DIFFERENTIAL_SECONDS") {
+        Ok(text) => text
+            .parse()
+            .context("FRESHET_DIFFERENTIAL_SECONDS is a number")?,
+        Err(_) => 5,
+    };
+    println!("FRESHET_SEED={seed}");
+    let redis = Redis::start()?;
+    let mut session = Session::new(&redis, seed)?;
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while Instant::now() < end {
+        if let Err(error) = session.unit() {
+            for call in &session.history {
+                println!("before: {call}");
+            }
+            return Err(error.context(format!("FRESHET_SEED={seed}")));
+        }
+    }
+    println!(
+        "{} calls, {} of them errors; {} names of commands",
+        session.calls,
+        session.errors,
+        session.names.len()
+    );
+    session.all_keys_are_equal()?;
+    session.every_command_was_sent()
+}
+
+/// The same keys twice: in Redis, and in memory for the engine.
+struct Session {
+    random: StdRng,
+    /// One connection for each database and protocol.
+    connections: BTreeMap<(Db, bool), Client>,
+    entries: BTreeMap<Key, Entry>,
+    /// What `DUMP` replied so far, a few.
+    payloads: Vec<Vec<u8>>,
+    /// The last calls, newest first.
+    history: VecDeque<String>,
+    calls: usize,
+    errors: usize,
+    names: BTreeSet<&'static str>,
+}
+
+impl Session {
+    fn new(redis: &Redis, seed: u64) -> Result<Self> {
+        let mut connections = BTreeMap::new();
+        for index in 0..DATABASES_USED {
+            let db = Db::new(index).context("a database")?;
+            for (is_resp3, version) in [(false, "2"), (true, "3")] {
+                let mut client = redis.client()?;
+                client.ok(&["HELLO", version])?;
+                client.ok(&["SELECT", &index.to_string()])?;
+                connections.insert((db, is_resp3), client);
+            }
+        }
+        Ok(Self {
+            random: StdRng::seed_from_u64(seed),
+            connections,
+            entries: BTreeMap::new(),
+            payloads: vec![b"\x00\x01a\x0a\x00".to_vec()],
+            history: VecDeque::new(),
+            calls: 0,
+            errors: 0,
+            names: BTreeSet::new(),
+        })
+    }
+
+    /// One to four calls on one workspace, as in a MULTI block.
+    fn unit(&mut self) -> Result<()> {
+        let db = Db::new(self.random.random_range(0..DATABASES_USED)).context("a database")?;
+        let mut unit = Vec::new();
+        for _ in 0..self.random.random_range(1..=4) {
+            unit.extend(commands::some(&mut self.random, now(), &self.payloads));
+        }
+        let mut workspace = Workspace::default();
+        let resolved: Vec<Result<Call, Reply>> = unit
+            .iter()
+            .map(|arguments| resolve(Request::from_args(arguments)))
+            .collect();
+        for call in resolved.iter().flatten() {
+            for (key, need) in needs(call, db) {
+                self.load(&mut workspace, key, need);
+            }
+        }
+        for (arguments, call) in unit.iter().zip(resolved) {
+            self.history.truncate(HISTORY_LEN);
+            self.history
+                .push_front(format!("{db:?} {}", show(arguments)));
+            self.call(db, arguments, call, &mut workspace)
+                .with_context(|| format!("{db:?} {}", show(arguments)))?;
+        }
+        self.adopt(workspace.take_effects())
+    }
+
+    /// Loads what is needed, and sometimes the value though only the header is.
+    fn load(&mut self, workspace: &mut Workspace, key: Key, need: Need) {
+        let has_value = workspace
+            .loaded(&key)
+            .is_some_and(|loaded| !matches!(loaded.content, Content::Header(_)));
+        if has_value {
+            return;
+        }
+        let entry = self.entries.get(&key);
+        let content = match entry {
+            None => Content::Absent,
+            Some(entry) if need == Need::Header && self.random.random_bool(0.5) => {
+                Content::Header(entry.value.kind())
+            }
+            Some(entry) => Content::Value(entry.value.clone()),
+        };
+        let loaded = Loaded {
+            version: Version(1),
+            content,
+            expires_at: entry.and_then(|entry| entry.expires_at),
+        };
+        workspace.load(key, loaded);
+    }
+
+    fn call(
+        &mut self,
+        db: Db,
+        arguments: &Arguments,
+        call: Result<Call, Reply>,
+        workspace: &mut Workspace,
+    ) -> Result<()> {
+        self.calls += 1;
+        let mut name = "";
+        let reply = match call {
+            Ok(call) => {
+                // Others answer these.
+                if !matches!(
+                    call.command.class,
+                    Class::Read | Class::Expiry | Class::Write
+                ) {
+                    return Ok(());
+                }
+                name = call.command.name;
+                self.names.insert(name);
+                let before = workspace.effects().clone();
+                let reply = execute(&call, db, workspace, now());
+                if matches!(reply, Reply::Error(_)) {
+                    ensure!(*workspace.effects() == before, "an error left an effect");
+                }
+                reply
+            }
+            Err(Reply::Error(text)) if text.starts_with(b"ERR Freshet does not serve") => {
+                return Ok(());
+            }
+            Err(reply) => reply,
+        };
+        self.errors += usize::from(matches!(reply, Reply::Error(_)));
+        self.compare(db, name, arguments, &reply)?;
+        if let ("DUMP", Reply::Bulk(payload)) = (name, &reply) {
+            self.payloads.truncate(16);
+            self.payloads.insert(0, payload.to_vec());
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, db: Db, name: &str, arguments: &Arguments, reply: &Reply) -> Result<()> {
+        let is_resp3 = self.random.random();
+        let client = self.client(db, is_resp3)?;
+        client.send(arguments)?;
+        let theirs = client.read_with_bytes()?.1;
+        let protocol = if is_resp3 {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        };
+        let mut ours = BytesMut::new();
+        encode(reply, protocol, &mut ours);
+        if matches!(name, "TTL" | "PTTL" | "OBJECT|IDLETIME")
+            && times_are_close(name, &ours, &theirs)
+        {
+            return Ok(());
+        }
+        ensure!(
+            ours == theirs,
+            "engine: {}\nRedis:  {}",
+            shortened(&ours),
+            shortened(&theirs)
+        );
+        Ok(())
+    }
+
+    fn client(&mut self, db: Db, is_resp3: bool) -> Result<&mut Client> {
+        self.connections
+            .get_mut(&(db, is_resp3))
+            .context("a connection")
+    }
+
+    /// Applies a unit's effects, and checks each key against Redis. Takes over the
+    /// exact ends that Redis gave keys by its own clock, so that later
+    /// comparisons of times are exact.
+    fn adopt(&mut self, effects: impl IntoIterator<Item = (Key, Effect)>) -> Result<()> {
+        for (key, effect) in effects {
+            let ours = match &effect {
+                Effect::Whole(entry) => entry.expires_at,
+                Effect::Expiry(end) => *end,
+                Effect::Delete => None,
+            };
+            let client = self.client(key.db, false)?;
+            let theirs = client.integer(&[&b"PEXPIRETIME"[..], &key.name])?;
+            let value = client.ok(&[&b"GET"[..], &key.name])?;
+            let end = match ours {
+                Some(UnixMs(ours)) => {
+                    ensure!(
+                        ours.abs_diff(theirs) < CLOCK_TOLERANCE_MS as u64,
+                        "{key:?} ends at {ours}, in Redis at {theirs}"
+                    );
+                    Some(UnixMs(theirs))
+                }
+                None => {
+                    ensure!(theirs < 0, "{key:?} has no end, in Redis {theirs}");
+                    None
+                }
+            };
+            self.apply(key.clone(), &effect, end)?;
+            let held = self.entries.get(&key).map(|entry| {
+                let Value::String(bytes) = &entry.value;
+                support::client::Value::Bulk(bytes.to_vec())
+            });
+            ensure!(
+                value == held.unwrap_or(support::client::Value::Null),
+                "{key:?} is {value:?} in Redis"
+            );
+        }
+        Ok(())
+    }
+
+    /// Does what the effect says to the keys in memory.
+    fn apply(&mut self, key: Key, effect: &Effect, end: Option<UnixMs>) -> Result<()> {
+        match effect {
+            Effect::Whole(entry) => {
+                let entry = Entry {
+                    value: entry.value.clone(),
+                    expires_at: end,
+                };
+                self.entries.insert(key, entry);
+            }
+            Effect::Delete => drop(self.entries.remove(&key)),
+            Effect::Expiry(_) => {
+                let entry = self.entries.get_mut(&key).context("an expiry of no key")?;
+                entry.expires_at = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// A long enough run leaves no command of the engine out.
+    fn every_command_was_sent(&self) -> Result<()> {
+        let rows = TABLE
+            .iter()
+            .flat_map(|row| row.subcommands.iter().chain([row]));
+        let missing: Vec<&str> = rows
+            .filter(|row| matches!(row.class, Class::Read | Class::Expiry | Class::Write))
+            .map(|row| row.name)
+            .filter(|name| !self.names.contains(name))
+            .collect();
+        ensure!(
+            missing.is_empty() || self.calls < CALLS_FOR_ALL,
+            "never sent: {missing:?}"
+        );
+        Ok(())
+    }
+
+    fn all_keys_are_equal(&mut self) -> Result<()> {
+        for index in 0..DATABASES_USED {
+            let db = Db::new(index).context("a database")?;
+            let ours = self.entries.keys().filter(|key| key.db == db).count();
+            let theirs = self.client(db, false)?.integer(&["DBSIZE"])?;
+            ensure!(
+                ours as i64 == theirs,
+                "{db:?}: {ours} keys, in Redis {theirs}"
+            );
+        }
+        for (key, entry) in self.entries.clone() {
+            let Value::String(ours) = &entry.value;
+            let theirs = self.client(key.db, false)?.ok(&[&b"GET"[..], &key.name])?;
+            ensure!(
+                theirs == support::client::Value::Bulk(ours.to_vec()),
+                "{key:?} differs"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The time by our clock; Redis runs on the same machine.
+fn now() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMs(since.map_or(0, |since| since.as_millis() as i64))
+}
+
+/// Whether both replies are times that differ only by the moment of asking.
+fn times_are_close(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
+    let number = |bytes: &[u8]| -> Option<i64> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        text.strip_prefix(':')?.trim_end().parse().ok()
+    };
+    let tolerance = match name {
+        "PTTL" => CLOCK_TOLERANCE_MS,
+        _ => CLOCK_TOLERANCE_MS / 1000,
+    };
+    match (number(ours), number(theirs)) {
+        (Some(ours), Some(theirs)) if ours >= 0 && theirs >= 0 => {
+            (ours - theirs).abs() <= tolerance
+        }
+        _ => false,
+    }
+}
+
+fn shortened(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(2000)];
+    format!("{} ({} bytes)", cut.escape_ascii(), bytes.len())
+}

@@ -1,0 +1,9 @@
+//! The connection: protocol, limits, users, and the end of the program.
+
+mod certificates;
+mod clients;
+mod drain;
+mod limits;
+mod observation;
+mod protocol;
+mod users;
