@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -84,6 +85,32 @@ pub fn runtime(settings: &Runtime) -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
+/// Files and sockets that are no clients: pools, listeners, the log, the runtime's own.
+const OTHER_FILES: u64 = 128;
+
+/// Raises the limit on open files, which is 1024 on most systems, so far that
+/// `max_clients` fit; as Redis does.
+fn allow_open_files(max_clients: u32) {
+    let needed = u64::from(max_clients) + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let current = limit.maximum.map_or(needed, |maximum| maximum.min(needed));
+    let raised = Rlimit {
+        current: Some(current),
+        maximum: limit.maximum,
+    };
+    let failed = setrlimit(Resource::Nofile, raised).is_err();
+    if failed || current < needed {
+        tracing::warn!(
+            needed,
+            maximum = limit.maximum,
+            "the system's limit on open files is below what [listen] max_clients needs"
+        );
+    }
+}
+
 /// Serves until `stop` asks to end; then finishes what was accepted.
 ///
 /// `ready` is called once clients are served. Errors are those of the start,
@@ -95,6 +122,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     telemetry::recorder();
     telemetry::record_start();
+    allow_open_files(settings.config.listen.max_clients);
     let (sender, receiver) = watch::channel(Arc::new(settings.config.clone()));
     let mut started = tokio::select! {
         started = Running::start(receiver) => started?,
@@ -279,6 +307,9 @@ fn reload(source: &ConfigSource, current: &watch::Sender<Arc<Config>>, log: &Log
         names.join(", ")
     };
     let (live, later) = (names(TakesEffect::Live), names(TakesEffect::AtRestart));
+    if old.listen.max_clients < new.listen.max_clients {
+        allow_open_files(new.listen.max_clients);
+    }
     if old.log.level != new.log.level {
         log.set(&new.log.level);
     }
