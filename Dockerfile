@@ -1,13 +1,14 @@
 # The image of `freshet serve`. Built with: make image
 
-FROM rust:1.95-bookworm AS build
+FROM docker.io/library/rust:1.95-bookworm AS build
 WORKDIR /build
 # The dependencies alone, in a layer that stays until Cargo.lock changes. The
 # lists of tests and benches are left out, since their files are not here.
 COPY Cargo.toml Cargo.lock ./
 RUN awk '/^\[\[/ { skip = 1 } /^\[[^[]/ { skip = 0 } !skip' Cargo.toml > Cargo.toml.new \
     && mv Cargo.toml Cargo.toml.full && mv Cargo.toml.new Cargo.toml \
-    && mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+    && mkdir src && echo '//! Empty.' > src/lib.rs \
+    && printf '//! Empty.\nfn main() {}\n' > src/main.rs \
     && cargo build --release --locked --bin freshet \
     && mv Cargo.toml.full Cargo.toml && rm -r src
 COPY . .
@@ -20,7 +21,7 @@ RUN touch src/main.rs src/lib.rs build.rs \
 RUN sed -e 's/"127\.0\.0\.1:6380"/"0.0.0.0:6380"/' -e 's/"127\.0\.0\.1:9380"/"0.0.0.0:9380"/' \
         proxy.toml > /proxy.toml
 
-FROM debian:bookworm-slim
+FROM docker.io/library/debian:bookworm-slim
 RUN apt-get update -qq \
     && apt-get install -y -qq --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/* \

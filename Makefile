@@ -32,6 +32,16 @@ bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	@.ci/setup bench
 	cargo bench --locked --bench end_to_end
 
+.PHONY: model-large
+model-large: ## The protocol's model with larger bounds (long)
+	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
+
+.PHONY: fuzz
+fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each (needs cargo-fuzz)
+	for target in request reply; do \
+	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them
 	cargo fmt --check
@@ -46,6 +56,7 @@ ci: ## Everything that must pass before a change is merged
 image: ## Build the container image with buildah, podman or docker
 	@for tool in docker podman buildah; do \
 	    if command -v $$tool >/dev/null; then \
+	        if [[ $$tool != docker ]]; then export BUILDAH_FORMAT=docker; fi; \
 	        exec $$tool build --build-arg FRESHET_COMMIT="$$(git rev-parse --short=10 HEAD)" -t freshet .; \
 	    fi; \
 	done; echo "image: none of docker, podman, buildah is installed" >&2; exit 1

@@ -99,6 +99,17 @@ fn record_status(flow: &Flow) {
         let is_state = f64::from(u8::from(state == status.cache_state));
         metrics::gauge!(telemetry::CACHE_STATE, "state" => state).set(is_state);
     }
+    let (store, cache) = (status.store_connections, status.cache_connections);
+    let connections = [
+        ("postgres", "used", store.0 as f64),
+        ("postgres", "idle", store.1 as f64),
+        ("redis", "used", f64::from(cache.0)),
+        ("redis", "idle", f64::from(cache.1)),
+    ];
+    for (pool, state, count) in connections {
+        metrics::gauge!(telemetry::POOL_CONNECTIONS, "pool" => pool, "state" => state).set(count);
+    }
+    metrics::gauge!(telemetry::LANE_UNITS).set(status.units_in_flight as f64);
     metrics::gauge!(telemetry::GENERATION).set(status.generation as f64);
     metrics::gauge!(telemetry::STORE_UP).set(f64::from(u8::from(status.store_reachable)));
 }

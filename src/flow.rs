@@ -284,6 +284,12 @@ impl Flow {
         call: &Call,
         generation: Generation,
     ) -> Result<Option<Reply>, CacheError> {
+        if call.command.class == Class::Expiry {
+            return Ok(self.ask_cache(origin, std::slice::from_ref(call)).await.and_then(|replies| {
+                let found = told_expiry(&replies.get(replies.len() - 1))?;
+                Some(expiry_reply(call, origin.db, found, self.parts.store.clock().now()))
+            }));
+        }
         let keys: Vec<Bytes> = call.key_names().collect();
         let mut block = BytesMut::new();
         block.extend_from_slice(Request::from_args(&["MULTI"]).raw());

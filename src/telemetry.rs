@@ -30,12 +30,6 @@ pub const IN_FLIGHT_BYTES: &str = "freshet_requests_in_flight_bytes";
 pub const READS: &str = "freshet_reads_total";
 /// Fills of the cache by `outcome` (`done`, `refused`, `failed`).
 pub const FILLS: &str = "freshet_fills_total";
-/// Time from a miss to its fill.
-pub const FILL_SECONDS: &str = "freshet_fill_seconds";
-/// Time that the cache took to answer, by `call`.
-pub const CACHE_CALL_SECONDS: &str = "freshet_cache_call_seconds";
-/// Keys whose content in the cache was deleted instead of updated after a commit.
-pub const INVALIDATIONS: &str = "freshet_invalidations_total";
 
 /// Units by `outcome` (`committed`, `refused`, `unknown`).
 pub const UNITS: &str = "freshet_units_total";
@@ -52,8 +46,6 @@ pub const LANE_UNITS: &str = "freshet_commit_lane_units";
 
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
-/// Errors by `side` (`store`, `cache`) and `kind`.
-pub const ERRORS: &str = "freshet_errors_total";
 /// The generation of the cache.
 pub const GENERATION: &str = "freshet_generation";
 /// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`).
@@ -127,9 +119,6 @@ fn describe() {
     describe_gauge!(IN_FLIGHT_BYTES, Unit::Bytes, "Bytes of requests being worked on");
     describe_counter!(READS, "Reads of keys by outcome (hit, absent_hit, miss, bypass)");
     describe_counter!(FILLS, "Fills of the cache by outcome (done, refused, failed)");
-    describe_histogram!(FILL_SECONDS, Unit::Seconds, "Time from a miss to its fill");
-    describe_histogram!(CACHE_CALL_SECONDS, Unit::Seconds, "Time that the cache took to answer, by call");
-    describe_counter!(INVALIDATIONS, "Keys deleted from the cache instead of updated after a commit");
     describe_counter!(UNITS, "Units of writing by outcome (committed, refused, unknown)");
     describe_histogram!(BATCH_UNITS, "Units in one transaction");
     describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of requests in one transaction");
@@ -137,7 +126,6 @@ fn describe() {
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time from a batch's first step to its clients' replies");
     describe_gauge!(LANE_UNITS, "Units that wait for a commit lane");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
-    describe_counter!(ERRORS, "Errors by side (store, cache) and kind");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass)");
     describe_gauge!(STORE_UP, "1 while PostgreSQL answers");

@@ -39,7 +39,7 @@ use commands::{Arguments, DATABASES_USED};
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 /// How many calls are shown after a difference.
-const HISTORY_LEN: usize = 400;
+const HISTORY_LEN: usize = 30;
 
 /// After so many calls every command has come up.
 const CALLS_FOR_ALL: usize = 8_000;

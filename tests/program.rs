@@ -1,8 +1,7 @@
 //! The program as a person starts it: `check-config`, and `dev` with its
 //! private servers through clean stops, kills and failed starts.
 
-// Clippy's allow-unwrap-in-tests knows the tests, and not their helpers.
-#![allow(clippy::unwrap_used)]
+#![cfg(test)]
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::hub::Hub;
 use super::state::Client;
 use super::{access, clients, help, info, latency, operations, settings};
-use crate::command::{Call, args, wrong_arity};
+use crate::command::{Call, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
 use crate::resp::parse_integer;
 
@@ -59,6 +59,7 @@ fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
             "CONFIG" if !is_help(call) => settings::answer(hub, call),
             "LATENCY" if !is_help(call) => latency::answer(hub, call),
             "SLOWLOG" if !is_help(call) => slowlog(hub, call),
+            "COMMAND" => docs::reply(call),
             family if is_help(call) => help::reply(family).unwrap_or_else(syntax_error),
             _ => operations::answer(client, hub, call),
         },

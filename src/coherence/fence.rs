@@ -22,7 +22,7 @@ use crate::model::{Db, Generation};
 use crate::store::{FenceRow, FenceState, FlushScope, Registration, Store, StoreError};
 
 /// How long a request waits for the fence to settle.
-const SETTLE_MAX: Duration = Duration::from_secs(5);
+pub(super) const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// How long a request waits for a cache that it gave up.
 const GIVE_UP_MAX: Duration = Duration::from_secs(2);

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Prepared};
 use super::meters::LaneMeters;
+use super::fence::SETTLE_MAX;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
@@ -289,25 +290,27 @@ impl Worker {
 
     /// Tries until it is decided: committed, refused, or unknown.
     async fn attempts(&mut self, jobs: &[Job]) -> Result<Attempt, Attempt> {
-        let mut refusal = Refusal::Contended;
-        for attempt in 0..RETRIES_MAX {
-            if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(1 << attempt)).await;
-            }
-            match self.attempt(jobs, attempt).await {
-                Attempt::Again(why) => {
-                    // One more try with a fresh connection; then clients hear of it.
-                    let give_up = attempt >= 1 && matches!(why, Refusal::StoreAway(_));
-                    refusal = why;
-                    if give_up {
-                        break;
-                    }
-                }
+        let started = Instant::now();
+        let mut count = 0;
+        loop {
+            let refusal = match self.attempt(jobs, count).await {
+                Attempt::Again(why) => why,
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
                 decided => return Ok(decided),
+            };
+            count += 1;
+            let give_up = match refusal {
+                // One more try with a fresh connection; then clients hear of it.
+                Refusal::StoreAway(_) => count > 1,
+                // While the fence moves, requests are held.
+                Refusal::Unsettled => started.elapsed() >= SETTLE_MAX,
+                _ => count >= RETRIES_MAX,
+            };
+            if give_up {
+                return Err(Attempt::Again(refusal));
             }
+            tokio::time::sleep(Duration::from_millis(1 << count.min(5))).await;
         }
-        Err(Attempt::Again(refusal))
     }
 
     async fn attempt(&mut self, jobs: &[Job], count: u32) -> Attempt {

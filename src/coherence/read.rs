@@ -3,12 +3,13 @@
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 use tokio::sync::watch;
 
 use super::loader::LoadedKeys;
+use super::fence::SETTLE_MAX;
 use super::meters::ReadMeters;
 use super::{Fence, Lane, Loader, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
@@ -287,7 +288,8 @@ impl Reads {
     /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
     async fn from_store_alone(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
-        for _ in 0..ROUNDS_MAX {
+        let started = Instant::now();
+        while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
             let LoadedKeys { keys: found, now, fence } = self.loader.load(keys.to_vec()).await?;
             let told = match phase {

@@ -191,7 +191,7 @@ impl Session {
         Ok(Written::Versions(versions))
     }
 
-    /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`outcome`].
+    /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].
     pub async fn commit(&self) -> Result<(), StoreError> {
         self.execute("COMMIT").await
     }

@@ -37,7 +37,7 @@ const PATTERNS: &[&str] = &[
     "GETEX k EXAT S",
     "GETEX k PXAT M",
     "GETEX k PERSIST ?PERSIST",
-    "GETEX k w ?i",
+    "GETEX k w ?e",
     "GETDEL k",
     "GETSET k v",
     "SETEX k s v",

@@ -66,6 +66,13 @@ pub struct Entry {
     pub unmarked: bool,
 }
 
+impl Entry {
+    /// Whether the companion has `id` among its writers.
+    pub fn registers(&self, id: u8) -> bool {
+        self.companion.is_some_and(|c| c.writers & id != 0)
+    }
+}
+
 /// What happened to a delta, for the report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -125,7 +132,7 @@ impl Functions<'_> {
 
     /// Takes `id` out and lets `effect`, which made `version`, take place.
     pub fn apply(&self, entry: &mut Entry, id: u8, version: Version, effect: Effect) -> Applied {
-        let registered = entry.companion.is_some_and(|c| c.writers & id != 0);
+        let registered = entry.registers(id);
         if !registered {
             self.apply_without_id(entry, version);
             return Applied::Not;
@@ -276,7 +283,9 @@ impl Functions<'_> {
         if self.keep(Rule::ObserveRaisesFloor) {
             companion.floor = companion.floor.max(version);
         }
-        if self.keep(Rule::ObserveDeletesOlder) && !companion.content.reaches(version) {
+        // Hidden content stays for the last writer, who compares it with the floor.
+        let shown = companion.writers == 0;
+        if self.keep(Rule::ObserveDeletesOlder) && shown && !companion.content.reaches(version) {
             self.drop_content(entry);
             self.dismiss(entry);
         }
@@ -284,7 +293,7 @@ impl Functions<'_> {
 
     /// Ends a batch that wrote nothing; `seen` is the version that its reply tells of, if any.
     pub fn abort(&self, entry: &mut Entry, id: u8, seen: Option<Version>) {
-        let registered = entry.companion.is_some_and(|c| c.writers & id != 0);
+        let registered = entry.registers(id);
         if let Some(companion) = &mut entry.companion {
             companion.writers &= !id;
         }

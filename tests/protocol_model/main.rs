@@ -22,7 +22,7 @@
 //! - `protocol.rs`: the protocol holds, up to the bounds given there;
 //! - `mutations.rs`: without any one of its rules (`rules.rs`) it does not.
 //!
-//! `FRESHET_MODEL=large` explores larger bounds. `--nocapture` shows counts and traces.
+//! `FRESHET_MODEL=large` explores larger bounds (minutes). `--nocapture` shows counts and traces.
 
 mod cache;
 mod mutations;

@@ -100,6 +100,14 @@ fn unit_and_flush() -> Scenario {
         })
 }
 
+/// A unit, and readers of both its keys at once.
+fn unit_and_wide_reader() -> Scenario {
+    Scenario::new("unit, reader of both keys", PRESENT)
+        .writers(&[UNIT])
+        .readers(&[3])
+        .faults(EVICTIONS)
+}
+
 /// A batch of single keys in two databases: one is flushed, the other loses a key silently.
 fn batch_and_loss() -> Scenario {
     Scenario::new("batch, loss and flush", PRESENT)
@@ -135,6 +143,7 @@ needed! {
     observe_deletes_older: ObserveDeletesOlder, one_string;
     observe_deletes_unknown: ObserveDeletesUnknown, one_string;
     answer_comes_after_fill: AnswerAfterFill, one_string;
+    wide_reader_needs_one_snapshot: OneSnapshot, unit_and_wide_reader;
     late_joiner_needs_accepted_fill: LateJoinerNeedsAcceptedFill, one_string_bad_network;
     creator_deletes_hidden: CreatorDeletesHidden, one_kept_key;
     unhide_checks_floor: UnhideChecksFloor, one_string;
@@ -151,6 +160,8 @@ needed! {
     unit_observes_what_it_read: UnitObservesReads, one_string_read;
     acknowledgement_comes_after_apply: AcknowledgeAfterApply, one_string;
     writers_are_not_evicted: WritersAreNotEvicted, units;
+    commit_needs_registration: CommitNeedsRegistration, units;
+    commit_in_generation_of_begin: CommitInGenerationOfBegin, unit_and_flush;
     bury_needs_proof: BuryNeedsProof, units;
     bury_raises_floor: BuryRaisesFloor, units;
     calls_need_mark: CallsNeedMark, unit_and_flush;
@@ -208,20 +219,6 @@ fn floor_holds_back_an_older_whole_value() {
 fn floor_holds_back_what_a_burial_left() {
     let (rule, first) = (Rule::BuryDeletes, Rule::BuryRaisesFloor);
     second_line(one_unit_and_death, rule, first);
-}
-
-/// A unit whose begin comes before its transaction needs the check of the registration ...
-#[test]
-fn locks_or_registration_stop_a_buried_unit() {
-    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitNeedsRegistration);
-    second_line(units, rule, first);
-}
-
-/// ... and that of the generation.
-#[test]
-fn locks_or_generation_stop_a_unit_begun_before_a_flush() {
-    let (rule, first) = (Rule::UnitBeginsUnderLocks, Rule::CommitInGenerationOfBegin);
-    second_line(unit_and_flush, rule, first);
 }
 
 /// The limit that the documentation states: `allkeys-*` may evict the registration of one

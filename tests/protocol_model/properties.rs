@@ -63,6 +63,9 @@ fn atomic(model: &Scenario, state: &State) -> bool {
 }
 
 fn snapshot(model: &Scenario, state: &State) -> bool {
+    if state.wrong.torn_answer {
+        return false;
+    }
     if model.loses_registrations() {
         return true;
     }

@@ -26,6 +26,8 @@ pub enum Rule {
     ObserveDeletesUnknown,
     /// A reader is answered only after its fill ran.
     AnswerAfterFill,
+    /// A command over several keys with any miss is answered wholly from one snapshot of the store.
+    OneSnapshot,
     /// A reader that joined another's flight after its load is answered only from an accepted fill.
     LateJoinerNeedsAcceptedFill,
     /// Whoever creates a companion deletes the hidden left over from before.
@@ -58,8 +60,6 @@ pub enum Rule {
     WritersAreNotEvicted,
     /// begin is confirmed before COMMIT is sent.
     BeginBeforeCommit,
-    /// A unit of several keys begins after it holds the store's row locks.
-    UnitBeginsUnderLocks,
     /// A write is acknowledged only after its apply ran, or after the fence.
     AcknowledgeAfterApply,
     /// A write whose apply was refused for its generation waits for the end of the fence.
@@ -95,6 +95,7 @@ pub enum Rule {
 /// The set of rules that a model keeps: all but a few.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
+    /// The rules taken away, as bits.
     without: u64,
 }
 

@@ -37,7 +37,7 @@ pub enum Op {
 /// Whether a batch's keys belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Units of one key each, committed together: begin may come at any time before COMMIT.
+    /// Units of one key each, committed together under one id.
     Batch,
     /// One unit over all keys: no reader may see it half done.
     Unit,

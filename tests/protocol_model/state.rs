@@ -40,8 +40,8 @@ pub enum Reading {
     /// Not started.
     #[default]
     Idle,
-    /// It missed; it may hold leases.
-    Looked,
+    /// It missed; it may hold leases. The hits among its keys count only without `OneSnapshot`.
+    Looked([Option<Version>; KEYS]),
     /// The store answered with these versions.
     Loaded([Version; KEYS]),
     /// The store answered, and somebody joined when clients had been told of the second versions.
@@ -70,6 +70,8 @@ pub struct Wrong {
     pub stale_over_fresh: bool,
     /// A reader was answered with an older version than one told before it started.
     pub stale_answer: bool,
+    /// A reader of several keys was answered with versions that were never current at once.
+    pub torn_answer: bool,
 }
 
 /// What was seen to work, for the `sometimes` properties.

@@ -4,7 +4,7 @@ use stateright::{Model, Property};
 
 use crate::cache::{Applied, Companion, Content, Effect, Entry, Functions, Version};
 use crate::rules::Rule;
-use crate::scenario::{Eviction, KEYS, Kind, Op, Scenario, Shape};
+use crate::scenario::{Eviction, KEYS, Op, Scenario, Shape};
 use crate::state::{Burial, Reading, Stage, State};
 
 /// One step. Numbers are of writers, readers and keys.
@@ -90,6 +90,13 @@ pub fn token(reader: usize) -> u8 {
     reader as u8 + 1
 }
 
+/// Adds `step` if it `may` be taken.
+fn offer(steps: &mut Vec<Step>, may: bool, step: Step) {
+    if may {
+        steps.push(step);
+    }
+}
+
 impl Scenario {
     /// Runs `call` on the cache's functions for `key`, and notes if it put older content over newer.
     fn on_key<T>(
@@ -144,11 +151,9 @@ impl Scenario {
 
     fn may_begin(&self, state: &State, writer: usize) -> bool {
         let w = &state.writers[writer];
-        let early = w.stage == Stage::Idle
-            && (self.writers[writer].kind == Kind::Batch
-                || !self.rules.keep(Rule::UnitBeginsUnderLocks));
+        let early = matches!(w.stage, Stage::Idle | Stage::Open);
         let late = w.stage == Stage::Committed && !self.rules.keep(Rule::BeginBeforeCommit);
-        !w.begun && (early || late || w.stage == Stage::Open) && self.accepts_writer(state, writer)
+        !w.begun && (early || late) && self.accepts_writer(state, writer)
     }
 
     fn may_open(&self, state: &State, writer: usize) -> bool {
@@ -161,79 +166,59 @@ impl Scenario {
     fn may_exhume(&self, state: &State, writer: usize, key: usize) -> bool {
         let w = &state.writers[writer];
         let over = w.stage != Stage::Open || !self.rules.keep(Rule::BuryNeedsProof);
-        w.dead
-            && over
-            && state.burial.is_none()
-            && state.cache[key]
-                .companion
-                .is_some_and(|c| c.writers & id(writer) != 0)
+        w.dead && over && state.burial.is_none() && state.cache[key].registers(id(writer))
     }
 
     fn writer_steps(&self, state: &State, writer: usize, steps: &mut Vec<Step>) {
         let w = &state.writers[writer];
-        let left = &state.left;
         let reachable = self.accepts_writer(state, writer);
         let begun = w.begun || !self.rules.keep(Rule::BeginBeforeCommit);
-        let mut offer = |may: bool, step: Step| {
-            if may {
-                steps.push(step);
-            }
-        };
-        offer(self.may_open(state, writer), Step::Open(writer));
-        offer(self.may_begin(state, writer), Step::Begin(writer));
-        offer(w.stage == Stage::Open && begun, Step::Commit(writer));
-        offer(
-            w.stage == Stage::Open && left.rollback > 0,
-            Step::Rollback(writer),
-        );
-        offer(
-            w.stage == Stage::Open && left.rollback > 0,
-            Step::Fail(writer),
-        );
-        offer(
-            w.stage == Stage::Open && left.rollback > 0,
-            Step::Redo(writer),
-        );
-        let committed = w.stage == Stage::Committed && w.begun;
         let blind = !self.rules.keep(Rule::RefusedApplyWaitsForFence);
-        offer(committed && (reachable || blind), Step::Apply(writer));
-        offer(
-            committed && reachable && left.invalidate > 0,
-            Step::Invalidate(writer),
-        );
-        offer(
-            w.stage == Stage::RolledBack && reachable,
-            Step::Abort(writer),
-        );
-        let early = !self.rules.keep(Rule::AbortAfterRollback);
-        offer(
-            early && w.stage == Stage::Open && w.begun && reachable,
-            Step::EarlyAbort(writer),
-        );
-        offer(
-            w.stage == Stage::Done && w.begun && reachable && left.repeat > 0,
-            Step::Repeat(writer),
-        );
-        offer(
-            w.begun && reachable && left.late_begin > 0,
-            Step::LateBegin(writer),
-        );
-        let swept = (0..KEYS).any(|key| {
-            state.cache[key]
-                .companion
-                .is_some_and(|c| c.writers & ghost(writer) != 0)
-        });
-        offer(swept && reachable, Step::Sweep(writer));
-        offer(
-            !w.dead
-                && w.stage != Stage::Done
-                && left.death > 0
-                && (w.begun || w.stage == Stage::Open),
-            Step::Die(writer),
-        );
+        let early_abort = !self.rules.keep(Rule::AbortAfterRollback);
+        let committed = w.stage == Stage::Committed && w.begun;
+        offer(steps, self.may_open(state, writer), Step::Open(writer));
+        offer(steps, self.may_begin(state, writer), Step::Begin(writer));
+        if w.stage == Stage::Open {
+            offer(steps, begun, Step::Commit(writer));
+            let aborts = early_abort && w.begun && reachable;
+            offer(steps, aborts, Step::EarlyAbort(writer));
+        }
+        if w.stage == Stage::Open && state.left.rollback > 0 {
+            steps.extend([
+                Step::Rollback(writer),
+                Step::Fail(writer),
+                Step::Redo(writer),
+            ]);
+        }
+        let applies = committed && (reachable || blind);
+        offer(steps, applies, Step::Apply(writer));
+        let aborts = w.stage == Stage::RolledBack && reachable;
+        offer(steps, aborts, Step::Abort(writer));
+    }
+
+    /// What may go wrong with a batch.
+    fn writer_faults(&self, state: &State, writer: usize, steps: &mut Vec<Step>) {
+        let w = &state.writers[writer];
+        let left = &state.left;
+        if self.accepts_writer(state, writer) && w.begun {
+            let invalidates = w.stage == Stage::Committed && left.invalidate > 0;
+            offer(steps, invalidates, Step::Invalidate(writer));
+            let repeats = w.stage == Stage::Done && left.repeat > 0;
+            offer(steps, repeats, Step::Repeat(writer));
+        }
+        // Also before the begin that is answered: whichever of the two runs first.
+        let sent = self.may_begin(state, writer) || (w.begun && self.accepts_writer(state, writer));
+        offer(steps, sent && left.late_begin > 0, Step::LateBegin(writer));
+        let swept = (0..KEYS).any(|key| state.cache[key].registers(ghost(writer)));
+        let reachable = self.accepts_writer(state, writer);
+        offer(steps, swept && reachable, Step::Sweep(writer));
+        let started = w.begun || w.stage == Stage::Open;
+        let alive = !w.dead && w.stage != Stage::Done;
+        let dies = started && alive && left.death > 0;
+        offer(steps, dies, Step::Die(writer));
         for key in 0..KEYS {
             let may = self.writers[writer].begins(key) && self.may_exhume(state, writer, key);
-            offer(may, Step::Exhume(writer, key));
+            offer(steps, may, Step::Exhume(writer, key));
         }
     }
 
@@ -252,7 +237,7 @@ impl Scenario {
                     }
                 }
             }
-            Reading::Looked => steps.push(Step::Load(reader)),
+            Reading::Looked(_) => steps.push(Step::Load(reader)),
             Reading::Loaded(_) => {
                 if reachable && early {
                     steps.push(Step::Look(reader));
@@ -350,18 +335,18 @@ impl Scenario {
     /// The apply (or invalidation) of a committed batch, without the answer.
     fn apply(&self, state: &mut State, writer: usize, content: bool) {
         let seen = state.writers[writer].seen;
-        for key in 0..KEYS {
+        for (key, &version) in seen.iter().enumerate() {
             let effect = match self.writers[writer].ops[key] {
                 None => continue,
                 Some(Op::Read) => {
                     if self.rules.keep(Rule::UnitObservesReads) {
-                        self.on_key(state, key, |f, entry| f.observe(entry, seen[key]));
+                        self.on_key(state, key, |f, entry| f.observe(entry, version));
                     }
                     continue;
                 }
                 Some(Op::Keep) => {
                     self.on_key(state, key, |f, entry| {
-                        f.abort(entry, id(writer), Some(seen[key]))
+                        f.abort(entry, id(writer), Some(version))
                     });
                     continue;
                 }
@@ -370,7 +355,7 @@ impl Scenario {
                 Some(Op::Delta(shape)) => Effect::Delta(shape),
             };
             let applied = self.on_key(state, key, |f, entry| {
-                f.apply(entry, id(writer), seen[key], effect)
+                f.apply(entry, id(writer), version, effect)
             });
             let delta = matches!(effect, Effect::Delta(_));
             state.worked.delta |= delta && applied == Applied::Ran;
@@ -379,10 +364,10 @@ impl Scenario {
 
     fn abort(&self, state: &mut State, writer: usize) {
         let seen = state.writers[writer].seen;
-        for key in 0..KEYS {
+        for (key, &version) in seen.iter().enumerate() {
             if self.writers[writer].touches(key) {
                 self.on_key(state, key, |f, entry| {
-                    f.abort(entry, id(writer), Some(seen[key]))
+                    f.abort(entry, id(writer), Some(version))
                 });
             }
         }
@@ -492,14 +477,7 @@ impl Scenario {
                     state.tell(key, version);
                 }
             }
-            Step::Look(reader) => {
-                for key in self.reads(reader) {
-                    self.on_key(state, key, |f, entry| f.look(entry, token(reader)));
-                }
-                if state.readers[reader] == Reading::Idle {
-                    state.readers[reader] = Reading::Looked;
-                }
-            }
+            Step::Look(reader) => self.look(state, reader),
             Step::Load(reader) => {
                 let versions = self.load(state, reader);
                 state.readers[reader] = Reading::Loaded(versions);
@@ -519,15 +497,34 @@ impl Scenario {
         }
     }
 
+    fn look(&self, state: &mut State, reader: usize) {
+        let mut hits = [None; KEYS];
+        for key in self.reads(reader) {
+            if !self.rules.keep(Rule::OneSnapshot) {
+                hits[key] = self.visible(state, key);
+            }
+            self.on_key(state, key, |f, entry| f.look(entry, token(reader)));
+        }
+        if state.readers[reader] == Reading::Idle {
+            state.readers[reader] = Reading::Looked(hits);
+        }
+    }
+
     fn load(&self, state: &State, reader: usize) -> [Version; KEYS] {
+        let hits = match state.readers[reader] {
+            Reading::Looked(hits) => hits,
+            _ => [None; KEYS],
+        };
         let mut versions = [0; KEYS];
         for key in self.reads(reader) {
-            versions[key] = state.version(self, key);
+            versions[key] = hits[key].unwrap_or_else(|| state.version(self, key));
         }
         versions
     }
 
     fn answer_reader(&self, state: &mut State, reader: usize, versions: [Version; KEYS]) {
+        let several = self.reads(reader).count() == KEYS;
+        state.wrong.torn_answer |= several && !state.was_current(self, versions);
         for key in self.reads(reader) {
             state.tell(key, versions[key]);
         }
@@ -715,6 +712,7 @@ impl Model for Scenario {
     fn actions(&self, state: &State, steps: &mut Vec<Step>) {
         for writer in 0..self.writers.len() {
             self.writer_steps(state, writer, steps);
+            self.writer_faults(state, writer, steps);
         }
         for reader in 0..self.readers.len() {
             self.reader_steps(state, reader, steps);

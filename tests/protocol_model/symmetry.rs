@@ -37,14 +37,9 @@ impl Scenario {
 
 fn writer_view(state: &State, writer: usize) -> WriterView {
     debug_assert!(writer < WRITERS);
-    let registered = |key: usize, id: u8| {
-        let companion = state.cache[key].companion;
-        companion.is_some_and(|c| c.writers & id != 0)
-    };
-    let mut ids = [[false; 2]; KEYS];
-    for (key, ids) in ids.iter_mut().enumerate() {
-        *ids = [registered(key, id(writer)), registered(key, ghost(writer))];
-    }
+    let ids = state
+        .cache
+        .map(|entry| [entry.registers(id(writer)), entry.registers(ghost(writer))]);
     let burial = state
         .burial
         .filter(|burial| burial.writer as usize == writer)
@@ -58,11 +53,9 @@ fn writer_view(state: &State, writer: usize) -> WriterView {
 
 fn reader_view(state: &State, reader: usize) -> ReaderView {
     debug_assert!(reader < READERS);
-    let mut leases = [false; KEYS];
-    for (key, lease) in leases.iter_mut().enumerate() {
-        let companion = state.cache[key].companion;
-        *lease = companion.is_some_and(|c| c.lease == token(reader));
-    }
+    let leases = state
+        .cache
+        .map(|entry| entry.companion.is_some_and(|c| c.lease == token(reader)));
     (state.readers[reader], leases)
 }
 
