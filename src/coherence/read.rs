@@ -134,6 +134,9 @@ impl Reads {
     {
         let Some(flight) = self.board(keys) else {
             self.await_flights(keys).await;
+            if call.command.class == Class::Expiry {
+                return Ok(Round::Again);
+            }
             return Ok(match rerun(generation).await? {
                 Some(reply) => Round::Answer(reply),
                 None => Round::Again,

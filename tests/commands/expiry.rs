@@ -64,3 +64,27 @@ fn expiry_survives_the_loss_of_cache_and_proxy() {
     client.ok(&["PERSIST", "key"]).unwrap();
     assert_eq!(client.integer(&["PEXPIRETIME", "key"]).unwrap(), -1);
 }
+
+/// The native dies at a time of its own, which is nobody's business.
+#[test]
+fn time_in_the_cache_is_never_told_as_the_time_of_the_key() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    let asked = [
+        "GET",
+        "PEXPIRETIME",
+        "PTTL",
+        "TTL",
+        "EXPIRETIME",
+        "PEXPIRETIME",
+    ];
+    let commands: Vec<Vec<&str>> = asked.iter().map(|name| vec![*name, "key"]).collect();
+    for _ in 0..20 {
+        cache.ok(&["DEL", "key"]).unwrap();
+        let replies = client.pipeline(&commands).unwrap();
+        assert_eq!(replies[0].text().as_deref(), Some("value"));
+        assert_eq!(replies[1..], vec![Value::Integer(-1); 5]);
+    }
+}
