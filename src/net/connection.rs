@@ -31,11 +31,12 @@ const RUN_REPLY_BYTES: usize = 1024 * 1024;
 const FIRST_RUN_CALLS: usize = 64;
 const RUN_CALLS_MAX: usize = 100_000;
 
-/// An argument of at least this many bytes is counted against the bound on
-/// all such while it arrives.
+/// A request of more bytes than this is counted against the bound on all such
+/// while it arrives.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// By how much the buffer of a large argument grows at a time, at least.
+/// By how much the buffer of a request grows at a time, unless it needs less
+/// or is larger already.
 const GROWTH_BYTES: usize = 1024 * 1024;
 
 /// How long a large request waits for others to arrive; then it is refused,
@@ -181,18 +182,28 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Makes room for a large argument that is arriving, within the bound on
+    /// Makes room for a large request that is arriving, within the bound on
     /// all such. Memory is taken as bytes arrive: an announced length costs nothing.
     async fn make_room(&mut self) -> Result<(), End> {
+        if !self.decoder.is_within_request() {
+            self.room = None;
+        }
         let Some(bench) = &mut self.bench else {
             return Ok(());
         };
         let received = bench.input.len();
         let missing = self.decoder.missing_bytes(received);
-        if missing < LARGE_BYTES || bench.input.capacity() - received >= LARGE_BYTES {
+        let free = bench.input.capacity() - received;
+        let is_small = received + missing.max(READ_BYTES) <= LARGE_BYTES;
+        if is_small || free >= missing.clamp(1, READ_BYTES) {
             return Ok(());
         }
-        let growth = missing.min(GROWTH_BYTES.max(received));
+        let step = GROWTH_BYTES.max(received);
+        let growth = if missing <= 2 * step {
+            missing.max(received)
+        } else {
+            step
+        };
         match timeout(ROOM_TIMEOUT, self.hub.receiving().hold(growth)).await {
             Ok(permit) => {
                 match &mut self.room {
@@ -309,7 +320,6 @@ impl Connection<'_> {
             self.client.replies = Replies::On;
         }
         bench.calls.clear();
-        self.room = None;
     }
 
     /// Answers a command in place.
