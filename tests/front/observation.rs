@@ -43,12 +43,25 @@ fn metrics_and_health_pages_tell_what_happened() {
 }
 
 #[test]
-fn changed_log_level_takes_effect_at_sighup() {
+fn setting_changed_in_the_file_takes_effect_at_sighup() {
     let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    stack
+        .program
+        .append_to_configuration("\n[auth]\npassword = \"secret\"\n")
+        .unwrap();
     stack.program.signal("HUP").unwrap();
     stack
         .program
-        .await_log("reload", Duration::from_secs(10))
+        .await_log("reloaded", Duration::from_secs(10))
         .unwrap();
-    assert_eq!(stack.client().unwrap().text(&["PING"]).unwrap(), "PONG");
+    let mut stranger = stack.client().unwrap();
+    let refused = stranger.call(&["GET", "key"]).unwrap();
+    assert!(
+        refused.error().unwrap().starts_with("NOAUTH"),
+        "{refused:?}"
+    );
+    stranger.ok(&["AUTH", "secret"]).unwrap();
+    assert_eq!(stranger.text(&["GET", "key"]).unwrap(), "value");
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -132,7 +133,7 @@ impl Program {
     /// Starts the process, and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.running.is_none(), "Freshet is running");
-        let file = self.folder.path().join("proxy.toml");
+        let file = self.configuration();
         std::fs::write(
             &file,
             format!(
@@ -161,6 +162,18 @@ impl Program {
             first_line,
         });
         Ok(())
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.path().join("proxy.toml")
+    }
+
+    /// Adds text to its configuration file, until it is started again.
+    pub fn append_to_configuration(&self, text: &str) -> Result<()> {
+        let mut file = std::fs::File::options()
+            .append(true)
+            .open(self.configuration())?;
+        Ok(file.write_all(text.as_bytes())?)
     }
 
     fn is_running(&mut self) -> bool {
