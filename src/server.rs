@@ -134,7 +134,9 @@ pub async fn run(
     let mut background = JoinSet::new();
     background.spawn(upkeep());
     if let Some(source) = settings.source {
-        background.spawn(reload_when_asked(source, sender.clone(), settings.log));
+        // Before anybody is told that the server is up: unhandled, SIGHUP would end it.
+        let hangup = signal(SignalKind::hangup())?;
+        background.spawn(reload_when_asked(hangup, source, sender.clone(), settings.log));
     }
     tracing::info!(
         version = telemetry::VERSION,
@@ -257,14 +259,11 @@ const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Reads the configuration again at SIGHUP and whenever its file changes.
 async fn reload_when_asked(
+    mut hangup: Signal,
     source: ConfigSource,
     current: watch::Sender<Arc<Config>>,
     log: LogControl,
 ) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return tracing::error!(%error, "no reload: SIGHUP cannot be received"),
-    };
     let mut seen = stamp(&source.path);
     let mut ticks = tokio::time::interval(FILE_CHECK_INTERVAL);
     loop {

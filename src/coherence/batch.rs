@@ -10,7 +10,7 @@ use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
 use crate::model::{Effect, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
-    Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError, Written,
+    self,     Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError, Written,
 };
 
 /// What a batch works with.
@@ -20,7 +20,7 @@ pub(super) struct Batch<'a> {
     fence: &'a Fence,
     phase: Phase,
     number: u64,
-    proxy: i32,
+    attempt: store::Attempt,
     id: String,
 }
 
@@ -34,6 +34,8 @@ pub(super) struct Prepared {
     pub(super) id: String,
     /// The transaction's id in the store.
     pub(super) xid: String,
+    /// Its mark there.
+    pub(super) attempt: store::Attempt,
     /// One for each call, in order.
     pub(super) replies: Vec<Reply>,
     changed: Vec<(Key, Effect, Version)>,
@@ -140,7 +142,8 @@ impl<'a> Batch<'a> {
         number: u64,
     ) -> Self {
         let proxy = fence.proxy();
-        Self { store, cache, fence, phase, number, proxy, id: format!("{proxy}.{number}") }
+        let attempt = store::Attempt { proxy, number: number as i64 };
+        Self { store, cache, fence, phase, number, attempt, id: format!("{proxy}.{number}") }
     }
 
     /// Everything up to COMMIT.
@@ -162,6 +165,7 @@ impl<'a> Batch<'a> {
             number: self.number,
             id: self.id.clone(),
             xid: guard.xid,
+            attempt: self.attempt,
             replies: plan.replies,
             changed,
             seen: plan.seen,
@@ -178,7 +182,7 @@ impl<'a> Batch<'a> {
         let plan = run(jobs, Workspace::default(), &[], &[], self.store.clock().now());
         let changes = plan.stored();
         let (persisted, begun) = tokio::join!(
-            session.begin_and_write(self.proxy, &changes, plan.now),
+            session.begin_and_write(self.attempt, &changes, plan.now),
             self.begin(&plan)
         );
         let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
@@ -198,7 +202,7 @@ impl<'a> Batch<'a> {
         let requests: Vec<LoadRequest> =
             needs.into_iter().map(|(key, need)| LoadRequest { key, need }).collect();
         let (guard, locked, now) = session
-            .begin_and_load(self.proxy, &requests)
+            .begin_and_load(self.attempt, &requests)
             .await
             .map_err(|e| Failure::early(Cause::Store(e)))?;
         self.check(&guard).map_err(Failure::early)?;
@@ -266,7 +270,7 @@ impl<'a> Batch<'a> {
     fn check(&self, guard: &Guard) -> Result<(), Cause> {
         self.store.clock().set(guard.now);
         if !guard.alive {
-            tracing::warn!(proxy = self.proxy, "this proxy was declared dead: it registers anew");
+            tracing::warn!(proxy = self.attempt.proxy, "this proxy was declared dead: it registers anew");
             self.fence.registration_lost();
             return Err(Cause::Moved(Refusal::Unsettled));
         }

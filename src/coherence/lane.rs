@@ -19,8 +19,10 @@ use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
 use crate::model::{Db, Reply};
-use crate::store::{Outcome, Session, Store, StoreError};
+use crate::store::{self, Outcome, Session, Store, StoreError};
 
+/// Attempts whose marks are deleted together.
+const FORGET_EVERY: u64 = 5_000;
 /// Jobs that may wait in the queue; units and bytes are bounded besides.
 const QUEUE_JOBS: usize = 16 * 1024;
 /// Batches whose apply may be under way while the next is committed.
@@ -326,6 +328,9 @@ impl Worker {
             },
         };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        if number.is_multiple_of(FORGET_EVERY) {
+            self.forget_before(number);
+        }
         let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
         let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
         if !matches!(attempt, Attempt::Committed(_)) && !matches!(attempt, Attempt::Unknown(..)) {
@@ -335,6 +340,19 @@ impl Worker {
             self.session = Some(session);
         }
         attempt
+    }
+
+    /// Deletes the marks of attempts that were answered long ago.
+    fn forget_before(&self, number: u64) {
+        let store = Arc::clone(&self.store);
+        // Nothing beyond an attempt whose outcome is still asked for.
+        let over = (*self.progress.over.borrow()).min(number.saturating_sub(FORGET_EVERY));
+        let before = store::Attempt { proxy: self.fence.proxy(), number: over as i64 };
+        tokio::spawn(async move {
+            if let Err(error) = store.forget_attempts(before).await {
+                tracing::debug!(%error, "old marks stay until the next time");
+            }
+        });
     }
 
     async fn prepare_and_commit(
@@ -383,7 +401,7 @@ impl Worker {
 
     /// Learns what became of a COMMIT without an answer. It is never sent twice.
     async fn look_up(&self, batch: &Batch<'_>, prepared: Prepared, cause: String) -> Attempt {
-        match outcome(&self.store, &prepared.xid, self.unknown_timeout).await {
+        match outcome(&self.store, &prepared, self.unknown_timeout).await {
             Some(Outcome::Committed) => {
                 tracing::info!(xid = prepared.xid, "the COMMIT without an answer has committed");
                 Attempt::Committed(prepared)
@@ -431,7 +449,7 @@ impl Worker {
         let store = Arc::clone(&self.store);
         let telling = self.telling();
         tokio::spawn(async move {
-            let found = outcome(&store, &prepared.xid, RESOLVE_MAX).await;
+            let found = outcome(&store, &prepared, RESOLVE_MAX).await;
             tracing::warn!(xid = prepared.xid, ?found, "the unanswered COMMIT is resolved");
             let prepared = match found {
                 Some(Outcome::Committed) => prepared.into_invalidation(),
@@ -463,11 +481,11 @@ impl Worker {
 }
 
 /// Asks for the outcome until it is decided or `limit` is over.
-async fn outcome(store: &Store, xid: &str, limit: Duration) -> Option<Outcome> {
+async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<Outcome> {
     let asked = Instant::now();
     let mut pause = OUTCOME_PAUSE;
     loop {
-        match store.outcome(xid).await {
+        match store.outcome(&prepared.xid, prepared.attempt).await {
             Ok(Outcome::InProgress) | Err(_) => {}
             Ok(decided) => return Some(decided),
         }

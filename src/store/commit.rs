@@ -3,12 +3,13 @@
 
 use deadpool_postgres::Object;
 use tokio_postgres::Statement;
+use tokio_postgres::types::ToSql;
 
 use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
 use super::{FenceState, Store, StoreError};
 use crate::model::{Effect, Generation, Key, UnixMs, Value, Version};
 
-const GUARD: &str = "SELECT generation, state, alive, xid, now_ms FROM freshet.guard($1)";
+const GUARD: &str = "SELECT generation, state, alive, xid, now_ms FROM freshet.guard($1, $2)";
 
 /// Writes rows whatever was there: blind writes, and rows locked by the load.
 /// Rows come back in the order of the arrays: a function scan keeps it, and so
@@ -43,7 +44,26 @@ const SET_EXPIRY: &str = "
      WHERE k.db = u.db AND k.key = u.key
     RETURNING u.ord::int, k.version";
 
-const STATUS: &str = "SELECT pg_xact_status($1::text::xid8)";
+/// The mark decides: a transaction id is given out again after a crash of the
+/// server if its first transaction left nothing in the write-ahead log.
+const STATUS: &str = "
+    SELECT pg_xact_status($1::text::xid8) = 'in progress',
+           EXISTS (SELECT FROM freshet.attempt WHERE proxy = $2 AND number = $3)";
+
+const FORGET: &str = "
+    DELETE FROM freshet.attempt a
+     WHERE proxy = $1 AND number < $2
+        OR EXISTS (SELECT FROM freshet.proxy p
+                    WHERE p.id = a.proxy AND p.ended_at < now() - interval '1 hour')";
+
+/// One attempt to commit a batch; no two are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// The proxy's registration.
+    pub proxy: i32,
+    /// Its number in that proxy, from 1.
+    pub number: i64,
+}
 
 /// What the first statement of a write transaction tells; it stays true until the end.
 #[derive(Debug)]
@@ -89,7 +109,7 @@ pub enum Written {
     Contended,
 }
 
-/// What became of a transaction whose COMMIT got no answer (`pg_xact_status`).
+/// What became of a transaction whose COMMIT got no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It is committed.
@@ -98,8 +118,6 @@ pub enum Outcome {
     Aborted,
     /// The server still works on it.
     InProgress,
-    /// So old that the server has forgotten it.
-    Forgotten,
 }
 
 /// A connection that runs one write transaction after another.
@@ -136,13 +154,13 @@ impl Session {
     /// Begins a transaction and writes blind `changes` in it: one round trip.
     pub async fn begin_and_write(
         &self,
-        proxy: i32,
+        attempt: Attempt,
         changes: &[Change<'_>],
         now: UnixMs,
     ) -> Result<(Guard, Written), StoreError> {
         let (_, guard, written) = tokio::try_join!(
             self.execute("BEGIN"),
-            self.guard(proxy),
+            self.guard(attempt),
             self.write(changes, now),
         )?;
         Ok((guard, written))
@@ -152,12 +170,12 @@ impl Session {
     /// under row locks: one round trip. The time is the store's, after the locks.
     pub async fn begin_and_load(
         &self,
-        proxy: i32,
+        attempt: Attempt,
         requests: &[LoadRequest],
     ) -> Result<(Guard, Vec<Locked>, UnixMs), StoreError> {
         let (_, guard, (locked, now)) = tokio::try_join!(
             self.execute("BEGIN"),
-            self.guard(proxy),
+            self.guard(attempt),
             load::lock_and_load(&self.client, (&self.load, &self.after_locks), requests),
         )?;
         Ok((guard, locked, now))
@@ -205,8 +223,9 @@ impl Session {
         Ok(self.client.batch_execute(sql).await?)
     }
 
-    async fn guard(&self, proxy: i32) -> Result<Guard, StoreError> {
-        let row = self.client.query_opt(&self.guard, &[&proxy]).await?;
+    async fn guard(&self, attempt: Attempt) -> Result<Guard, StoreError> {
+        let values: [&(dyn ToSql + Sync); 2] = [&attempt.proxy, &attempt.number];
+        let row = self.client.query_opt(&self.guard, &values).await?;
         let row = row.ok_or_else(|| load::missing_row("freshet.fence"))?;
         // A registration that is not there at all gives NULLs.
         let generation: Option<i64> = row.try_get(0)?;
@@ -278,13 +297,24 @@ impl Session {
 /// The code of strings in `freshet.keys.kind`.
 const STRING: i16 = 0;
 
-/// Asks what became of the transaction `xid` ([`Guard::xid`]).
-pub(super) async fn outcome(client: &Object, xid: &str) -> Result<Outcome, StoreError> {
-    let row = client.query_one(STATUS, &[&xid]).await?;
-    Ok(match row.try_get::<_, Option<&str>>(0)? {
-        Some("committed") => Outcome::Committed,
-        Some("aborted") => Outcome::Aborted,
-        Some(_) => Outcome::InProgress,
-        None => Outcome::Forgotten,
+/// Asks what became of `attempt`, whose transaction had the id `xid` ([`Guard::xid`]).
+pub(super) async fn outcome(
+    client: &Object,
+    xid: &str,
+    attempt: Attempt,
+) -> Result<Outcome, StoreError> {
+    let row = client.query_one(STATUS, &[&xid, &attempt.proxy, &attempt.number]).await?;
+    let in_progress: Option<bool> = row.try_get(0)?;
+    Ok(match (row.try_get(1)?, in_progress) {
+        (true, _) => Outcome::Committed,
+        (false, Some(true)) => Outcome::InProgress,
+        (false, _) => Outcome::Aborted,
     })
+}
+
+/// Forgets the attempts of `before.proxy` below `before.number`, and those of
+/// proxies that ended long ago.
+pub(super) async fn forget(client: &Object, before: Attempt) -> Result<(), StoreError> {
+    client.execute(FORGET, &[&before.proxy, &before.number]).await?;
+    Ok(())
 }

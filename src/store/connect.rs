@@ -6,7 +6,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, T
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::commit::{self, Outcome};
+use super::commit::{self, Attempt, Outcome};
 use super::fence::{self, FenceRow};
 use super::keyspace::{self, FlushScope, ScanPage};
 use super::load::{self, Snapshot};
@@ -97,9 +97,14 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// Asks what became of the transaction `xid`.
-    pub async fn outcome(&self, xid: &str) -> Result<Outcome, StoreError> {
-        commit::outcome(&self.connection().await?, xid).await
+    /// Asks what became of `attempt`, whose transaction had the id `xid`.
+    pub async fn outcome(&self, xid: &str, attempt: Attempt) -> Result<Outcome, StoreError> {
+        commit::outcome(&self.connection().await?, xid, attempt).await
+    }
+
+    /// Forgets the attempts of `before.proxy` below `before.number`.
+    pub async fn forget_attempts(&self, before: Attempt) -> Result<(), StoreError> {
+        commit::forget(&self.connection().await?, before).await
     }
 
     /// Reads the fence row.

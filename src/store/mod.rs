@@ -9,7 +9,7 @@ mod load;
 mod purge;
 mod schema;
 
-pub use commit::{Change, Guard, Outcome, RowState, Session, Written};
+pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};
 pub use connect::Store;
 pub use error::StoreError;
 pub use fence::{FenceRow, FenceState, Registration};

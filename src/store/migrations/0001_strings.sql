@@ -58,6 +58,15 @@ CREATE TABLE freshet.proxy (
     ended_at   timestamptz
 );
 
+-- Which attempts of a proxy have committed. A transaction id alone does not
+-- tell after a crash of this server: an id whose transaction left nothing in the
+-- write-ahead log is given out again.
+CREATE TABLE freshet.attempt (
+    proxy  integer NOT NULL,
+    number bigint  NOT NULL,
+    PRIMARY KEY (proxy, number)
+);
+
 -- Milliseconds since the Unix epoch, by this server's clock.
 CREATE FUNCTION freshet.now_ms() RETURNS bigint
 LANGUAGE sql VOLATILE PARALLEL SAFE
@@ -66,15 +75,16 @@ AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;
 -- First statement of every write transaction: takes the shared locks on the
 -- fence and on the proxy's registration, and tells what they protect. The
 -- locks come first and the row is read by a later statement, so what it tells
--- stays true until the transaction ends.
+-- stays true until the transaction ends. Leaves the mark of the attempt.
 CREATE FUNCTION freshet.guard(
-    proxy integer,
+    proxy integer, attempt bigint,
     OUT generation bigint, OUT state text, OUT alive boolean, OUT xid text, OUT now_ms bigint
 )
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(1179796819, 0), pg_advisory_xact_lock_shared(1179796820, proxy);
+    INSERT INTO freshet.attempt VALUES (guard.proxy, guard.attempt);
     SELECT f.generation, f.state, p.alive, pg_current_xact_id()::text, freshet.now_ms()
       INTO generation, state, alive, xid, now_ms
       FROM freshet.fence f, freshet.proxy p WHERE p.id = guard.proxy;
