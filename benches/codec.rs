@@ -1,5 +1,8 @@
 //! The codec's cost per request and per reply: `cargo bench --bench codec`.
-#![allow(missing_docs, reason = "criterion's macros write functions without docs")]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros write functions without docs"
+)]
 
 use std::hint::black_box;
 

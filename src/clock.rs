@@ -24,7 +24,9 @@ pub struct RemoteClock {
 impl RemoteClock {
     /// A clock that was not read yet: that of this machine.
     pub fn new() -> Self {
-        let clock = Self { offset_ms: AtomicI64::new(0) };
+        let clock = Self {
+            offset_ms: AtomicI64::new(0),
+        };
         let wall = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .map_or(0, |since| since.as_millis() as i64);

@@ -12,7 +12,9 @@ use futures_util::future::join_all;
 use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
-use crate::coherence::{Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever};
+use crate::coherence::{
+    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
@@ -105,8 +107,12 @@ impl Flow {
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
-        let lane =
-            Lane::start(Arc::clone(&store), Arc::clone(&cache), Arc::clone(&fence), &config.commit);
+        let lane = Lane::start(
+            Arc::clone(&store),
+            Arc::clone(&cache),
+            Arc::clone(&fence),
+            &config.commit,
+        );
         let loader = Loader::start(&store);
         let reads = Reads::new(
             Arc::clone(&cache),
@@ -128,13 +134,20 @@ impl Flow {
             keyspace,
             units_max: config.commit.max_batch_units as usize,
         };
-        Ok(Self { parts: Arc::new(parts) })
+        Ok(Self {
+            parts: Arc::new(parts),
+        })
     }
 
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
-        let task = self.parts.fence_task.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let task = self
+            .parts
+            .fence_task
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(task) = task {
             task.stop().await;
         }
@@ -150,7 +163,10 @@ impl Flow {
         let mut rest = calls;
         while let Some(first) = rest.first() {
             let group = Group::of(first);
-            let length = rest.iter().take_while(|call| Group::of(call) == group).count();
+            let length = rest
+                .iter()
+                .take_while(|call| Group::of(call) == group)
+                .count();
             let (run, after) = rest.split_at(length);
             rest = after;
             match group {
@@ -181,7 +197,10 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit { db: origin.db, calls: smallvec![call.clone()] })
+                .map(|(call, _)| Unit {
+                    db: origin.db,
+                    calls: smallvec![call.clone()],
+                })
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
@@ -209,20 +228,27 @@ impl Flow {
         let mut doubtful = Vec::new();
         let mut answers: Vec<&[u8]> = Vec::with_capacity(calls.len());
         for (index, call) in calls.iter().enumerate() {
-            let last = slices.by_ref().nth(replies_to(call) - 1).unwrap_or_default();
+            let last = slices
+                .by_ref()
+                .nth(replies_to(call) - 1)
+                .unwrap_or_default();
             if !is_certain(call, last) {
                 doubtful.push(index);
             }
             answers.push(last);
         }
-        self.parts.reads.count_hits((calls.len() - doubtful.len()) as u64);
+        self.parts
+            .reads
+            .count_hits((calls.len() - doubtful.len()) as u64);
         if doubtful.is_empty() && first.len() == calls.len() {
             out.extend_from_slice(first.bytes());
             return;
         }
         let mut settled = Vec::with_capacity(doubtful.len());
         for chunk in doubtful.chunks(MISSES_MAX) {
-            let looked = chunk.iter().map(|&index| self.look_into(origin, &calls[index], answers[index]));
+            let looked = chunk
+                .iter()
+                .map(|&index| self.look_into(origin, &calls[index], answers[index]));
             settled.extend(join_all(looked).await);
         }
         let mut settled = doubtful.into_iter().zip(settled).peekable();
@@ -236,7 +262,9 @@ impl Flow {
 
     /// Sends reads to the cache together. `None`: it may not be used, or failed.
     async fn ask_cache(&self, origin: Origin, calls: &[Call]) -> Option<Replies> {
-        let Phase::Active(generation) = self.parts.fence.phase() else { return None };
+        let Phase::Active(generation) = self.parts.fence.phase() else {
+            return None;
+        };
         let mut expected = 0;
         let mut blocks: Vec<Bytes> = Vec::new();
         for call in calls {
@@ -250,7 +278,12 @@ impl Flow {
             Class::Expiry => blocks.next().map_or(&b""[..], |block| &block[..]),
             _ => &call.request.raw()[..],
         });
-        match self.parts.cache.read(origin.db, origin.protocol, requests, expected).await {
+        match self
+            .parts
+            .cache
+            .read(origin.db, origin.protocol, requests, expected)
+            .await
+        {
             Ok(replies) => self.parts.fence.allows_hit(generation).then_some(replies),
             Err(error) => {
                 self.parts.fence.cache_failed(generation, &error, 0).await;
@@ -272,7 +305,9 @@ impl Flow {
     async fn miss(&self, origin: Origin, call: &Call) -> Reply {
         self.parts
             .reads
-            .miss(call, origin.db, |generation| self.read_checked(origin, call, generation))
+            .miss(call, origin.db, |generation| {
+                self.read_checked(origin, call, generation)
+            })
             .await
     }
 
@@ -285,10 +320,18 @@ impl Flow {
         generation: Generation,
     ) -> Result<Option<Reply>, CacheError> {
         if call.command.class == Class::Expiry {
-            return Ok(self.ask_cache(origin, std::slice::from_ref(call)).await.and_then(|replies| {
-                let found = told_expiry(&replies.get(replies.len() - 1))?;
-                Some(expiry_reply(call, origin.db, found, self.parts.store.clock().now()))
-            }));
+            return Ok(self
+                .ask_cache(origin, std::slice::from_ref(call))
+                .await
+                .and_then(|replies| {
+                    let found = told_expiry(&replies.get(replies.len() - 1))?;
+                    Some(expiry_reply(
+                        call,
+                        origin.db,
+                        found,
+                        self.parts.store.clock().now(),
+                    ))
+                }));
         }
         let keys: Vec<Bytes> = call.key_names().collect();
         let mut block = BytesMut::new();
@@ -301,8 +344,11 @@ impl Flow {
         block.extend_from_slice(Request::from_args(&["EXEC"]).raw());
         let count = 2 * keys.len() + 3;
         let block = [&block[..]];
-        let replies =
-            self.parts.cache.read(origin.db, origin.protocol, block.into_iter(), count).await?;
+        let replies = self
+            .parts
+            .cache
+            .read(origin.db, origin.protocol, block.into_iter(), count)
+            .await?;
         if !self.parts.fence.allows_hit(generation) {
             return Ok(None);
         }
@@ -335,7 +381,10 @@ impl Flow {
     /// The databases that have keys, counted by the store; an error reply if it is away.
     pub async fn database_sizes(&self) -> Result<Vec<DatabaseSize>, Reply> {
         let sizes = self.parts.keyspace.sizes().await?;
-        Ok(sizes.into_iter().map(|(db, keys, expires)| DatabaseSize { db, keys, expires }).collect())
+        Ok(sizes
+            .into_iter()
+            .map(|(db, keys, expires)| DatabaseSize { db, keys, expires })
+            .collect())
     }
 }
 
@@ -354,7 +403,11 @@ impl Group {
         match call.command.class {
             Class::Read | Class::Expiry => {
                 let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
-                if call.key_indices().any(reserved) { Self::Uncached } else { Self::Reads }
+                if call.key_indices().any(reserved) {
+                    Self::Uncached
+                } else {
+                    Self::Reads
+                }
             }
             Class::Write => Self::Writes,
             Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
@@ -365,10 +418,16 @@ impl Group {
 /// What PostgreSQL cannot hold is refused before anything changes.
 fn oversized(call: &Call) -> Option<Reply> {
     if call.request.raw().len() > UNIT_BYTES_MAX {
-        return Some(Reply::error("ERR the command is longer than 900 MB, which PostgreSQL cannot take at once"));
+        return Some(Reply::error(
+            "ERR the command is longer than 900 MB, which PostgreSQL cannot take at once",
+        ));
     }
-    let long = call.key_indices().any(|index| call.request.arg(index).len() > KEY_BYTES_MAX);
-    long.then(|| Reply::error("ERR the key is longer than 2600 bytes, which PostgreSQL cannot index"))
+    let long = call
+        .key_indices()
+        .any(|index| call.request.arg(index).len() > KEY_BYTES_MAX);
+    long.then(|| {
+        Reply::error("ERR the key is longer than 2600 bytes, which PostgreSQL cannot index")
+    })
 }
 
 /// How many replies the cache gives to what is sent for `call`.
@@ -404,7 +463,10 @@ fn is_certain(call: &Call, reply: &[u8]) -> bool {
             None => false,
         },
         [b'*', ..] => call.command.name == "MGET" && !has_null(reply),
-        _ => reply.starts_with(b"-WRONGTYPE") || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key"),
+        _ => {
+            reply.starts_with(b"-WRONGTYPE")
+                || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key")
+        }
     }
 }
 
@@ -423,7 +485,9 @@ fn has_null(array: &[u8]) -> bool {
         if std::mem::take(&mut is_header) {
             continue;
         }
-        let length = line.strip_prefix(b"$").and_then(|line| line.strip_suffix(b"\r\n"));
+        let length = line
+            .strip_prefix(b"$")
+            .and_then(|line| line.strip_suffix(b"\r\n"));
         match length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok()) {
             Some(length) => rest = rest.get(length + 2..).unwrap_or_default(),
             None => return true,
@@ -443,19 +507,30 @@ impl Companion {
     fn parse(text: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         let mut fields = text.split(' ');
-        let (_floor, content, expiry, _lease, writers) =
-            (fields.next()?, fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let (_floor, content, expiry, _lease, writers) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
         if !writers.is_empty() || content == "-" {
             return None;
         }
-        Some(Self { absent: content.starts_with('a'), expires_at: expiry.parse().ok().map(UnixMs) })
+        Some(Self {
+            absent: content.starts_with('a'),
+            expires_at: expiry.parse().ok().map(UnixMs),
+        })
     }
 }
 
 /// The companion's name in the cache; `functions.lua` makes the same.
 fn companion(key: &[u8]) -> Vec<u8> {
     let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
-        key[open + 1..].iter().position(|&byte| byte == b'}').filter(|&length| length > 0)
+        key[open + 1..]
+            .iter()
+            .position(|&byte| byte == b'}')
+            .filter(|&length| length > 0)
     });
     let mut name = Vec::with_capacity(key.len() + 5);
     name.extend_from_slice(RESERVED_PREFIX);
@@ -488,7 +563,11 @@ fn told_expiry(exec: &[u8]) -> Option<Option<UnixMs>> {
 fn expiry_reply(call: &Call, db: Db, expires_at: Option<UnixMs>, now: UnixMs) -> Reply {
     let mut workspace = Workspace::default();
     let content = Content::Header(Kind::String);
-    let loaded = Loaded { version: Default::default(), content, expires_at };
+    let loaded = Loaded {
+        version: Default::default(),
+        content,
+        expires_at,
+    };
     workspace.load(Key::new(db, call.request.arg_bytes(1)), loaded);
     engine::execute(call, db, &mut workspace, now)
 }

@@ -136,7 +136,12 @@ pub async fn run(
     if let Some(source) = settings.source {
         // Before anybody is told that the server is up: unhandled, SIGHUP would end it.
         let hangup = signal(SignalKind::hangup())?;
-        background.spawn(reload_when_asked(hangup, source, sender.clone(), settings.log));
+        background.spawn(reload_when_asked(
+            hangup,
+            source,
+            sender.clone(),
+            settings.log,
+        ));
     }
     tracing::info!(
         version = telemetry::VERSION,

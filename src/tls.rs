@@ -24,7 +24,10 @@ pub enum TlsError {
 }
 
 fn file_error(path: &Path, cause: impl std::fmt::Display) -> TlsError {
-    TlsError::File { path: path.display().to_string(), cause: cause.to_string() }
+    TlsError::File {
+        path: path.display().to_string(),
+        cause: cause.to_string(),
+    }
 }
 
 /// The certificates in the PEM file at `path`, at least one.

@@ -112,8 +112,10 @@ impl Call {
         further: usize,
     ) -> Self {
         let size: usize = keys.clone().map(|key| key.name.len() + 16).sum();
-        let mut call =
-            Self { out: BytesMut::with_capacity(size + 64 * (further + 2)), scratch: String::new() };
+        let mut call = Self {
+            out: BytesMut::with_capacity(size + 64 * (further + 2)),
+            scratch: String::new(),
+        };
         let _ = write!(call.scratch, "*{}\r\n", 3 + keys.len() + 2 + further);
         call.out.put_slice(call.scratch.as_bytes());
         call.bytes(b"FCALL");
@@ -159,7 +161,8 @@ impl Call {
 
     fn header(&mut self, length: usize) {
         if length < 10 {
-            self.out.put_slice(&[b'$', b'0' + length as u8, b'\r', b'\n']);
+            self.out
+                .put_slice(&[b'$', b'0' + length as u8, b'\r', b'\n']);
         } else {
             let mut digits = [0u8; 20];
             let mut at = digits.len();
@@ -180,14 +183,20 @@ impl Call {
 fn operation(op: &Op) -> (std::borrow::Cow<'static, str>, &[u8]) {
     match op {
         Op::String(value) => ("S".into(), value),
-        Op::Expiring { value, expires_at, deadline } => {
-            (format!("S{} {}", deadline.0, expires_at.0).into(), value)
-        }
+        Op::Expiring {
+            value,
+            expires_at,
+            deadline,
+        } => (format!("S{} {}", deadline.0, expires_at.0).into(), value),
         Op::Absent => ("D".into(), b""),
-        Op::Expiry { expires_at: Some(at), deadline } => {
-            (format!("E{} {}", deadline.0, at.0).into(), b"")
-        }
-        Op::Expiry { expires_at: None, deadline } => (format!("E{} -", deadline.0).into(), b""),
+        Op::Expiry {
+            expires_at: Some(at),
+            deadline,
+        } => (format!("E{} {}", deadline.0, at.0).into(), b""),
+        Op::Expiry {
+            expires_at: None,
+            deadline,
+        } => (format!("E{} -", deadline.0).into(), b""),
         Op::Invalidate => ("I".into(), b""),
         Op::Observe => ("O".into(), b""),
     }

@@ -69,12 +69,18 @@ impl Cache {
     pub fn new(settings: &config::Redis, lives: &config::Cache) -> Result<Self, tls::TlsError> {
         let tls = match settings.url.transport {
             config::RedisTransport::Tls { .. } => {
-                let identity = settings.tls_certificate.as_deref().zip(settings.tls_key.as_deref());
+                let identity = settings
+                    .tls_certificate
+                    .as_deref()
+                    .zip(settings.tls_key.as_deref());
                 Some(tls::client(settings.tls_ca.as_deref(), identity)?)
             }
             _ => None,
         };
-        let password = settings.password.as_ref().or(settings.url.password.as_ref());
+        let password = settings
+            .password
+            .as_ref()
+            .or(settings.url.password.as_ref());
         let options = LinkOptions {
             url: settings.url.clone(),
             password: password.map(|secret| secret.reveal().to_owned()),
@@ -129,8 +135,13 @@ impl Cache {
         requests: impl Iterator<Item = &'a [u8]>,
         replies: usize,
     ) -> Result<Replies, CacheError> {
-        let shared = &self.pipes[usize::from(db.index()) * 2 + usize::from(protocol == Protocol::Resp3)];
-        let current = shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let shared =
+            &self.pipes[usize::from(db.index()) * 2 + usize::from(protocol == Protocol::Resp3)];
+        let current = shared
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let pipe = match current {
             Some(pipe) if !pipe.is_closed() => pipe,
             _ => self.open_pipe(shared, db, protocol).await?,
@@ -145,14 +156,21 @@ impl Cache {
         protocol: Protocol,
     ) -> Result<Arc<Pipe>, CacheError> {
         let _one_at_a_time = shared.opening.lock().await;
-        if let Some(pipe) = shared.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        if let Some(pipe) = shared
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
             && !pipe.is_closed()
         {
             return Ok(pipe);
         }
         let pipe = Arc::new(Pipe::open(&self.options, db, protocol).await?);
         self.check_holder(pipe.identity())?;
-        *shared.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipe));
+        *shared
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipe));
         Ok(pipe)
     }
 
@@ -160,9 +178,10 @@ impl Cache {
         let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
         match holder.as_deref() {
             _ if !found.is_primary => Err(CacheError::Stranger("it is a replica".into())),
-            Some(run_id) if run_id != found.run_id => {
-                Err(CacheError::Stranger(format!("run_id {}, expected {run_id}", found.run_id)))
-            }
+            Some(run_id) if run_id != found.run_id => Err(CacheError::Stranger(format!(
+                "run_id {}, expected {run_id}",
+                found.run_id
+            ))),
             _ => Ok(()),
         }
     }
@@ -194,8 +213,14 @@ impl Cache {
     pub fn set_holder(&self, run_id: Option<&str>) {
         *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = run_id.map(ToOwned::to_owned);
         for shared in &self.pipes {
-            let mut current = shared.current.lock().unwrap_or_else(PoisonError::into_inner);
-            if current.as_ref().is_some_and(|pipe| Some(pipe.identity().run_id.as_str()) != run_id) {
+            let mut current = shared
+                .current
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if current
+                .as_ref()
+                .is_some_and(|pipe| Some(pipe.identity().run_id.as_str()) != run_id)
+            {
                 *current = None;
             }
         }
@@ -204,7 +229,9 @@ impl Cache {
     /// Connects anew and tells who answers, and which generation it holds.
     pub async fn probe(&self) -> Result<(Identity, Option<Generation>), CacheError> {
         let mut connection = Connection::open(&self.options).await?;
-        let mark = connection.call(Request::from_args(&[b"GET", MARK]).raw()).await?;
+        let mark = connection
+            .call(Request::from_args(&[b"GET", MARK]).raw())
+            .await?;
         let mark = match mark {
             Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok()),
             _ => None,
@@ -222,7 +249,9 @@ impl Cache {
 
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
         let reply = connection.call(Request::from_args(&["TIME"]).raw()).await?;
-        let Reply::Array(parts) = reply else { return Ok(()) };
+        let Reply::Array(parts) = reply else {
+            return Ok(());
+        };
         let number = |index: usize| match parts.get(index) {
             Some(Reply::Bulk(text)) => std::str::from_utf8(text).ok()?.parse::<i64>().ok(),
             _ => None,
@@ -277,10 +306,17 @@ impl Cache {
             put_applied(&mut call, applied, content);
             call
         };
-        match self.call(request(Function::Apply, Content::Told), Repeat::Same).await {
-            Err(CacheError::Full) => {
-                self.call(request(Function::Settle, Content::Only(Op::Invalidate)), Repeat::Same).await.map(drop)
-            }
+        match self
+            .call(request(Function::Apply, Content::Told), Repeat::Same)
+            .await
+        {
+            Err(CacheError::Full) => self
+                .call(
+                    request(Function::Settle, Content::Only(Op::Invalidate)),
+                    Repeat::Same,
+                )
+                .await
+                .map(drop),
             other => other.map(drop),
         }
     }
@@ -297,7 +333,9 @@ impl Cache {
         call.number(self.lives.lease.as_millis() as i64);
         let looks = call::looks(self.call(call, Repeat::Never).await?)?;
         if looks.len() != keys.len() {
-            return Err(CacheError::Refused("look answered for another number of keys".into()));
+            return Err(CacheError::Refused(
+                "look answered for another number of keys".into(),
+            ));
         }
         Ok(looks)
     }
@@ -318,9 +356,16 @@ impl Cache {
             put_applied(&mut call, content, told);
             call
         };
-        let reply = match self.call(request(Function::Fill, Content::Told), Repeat::Same).await {
+        let reply = match self
+            .call(request(Function::Fill, Content::Told), Repeat::Same)
+            .await
+        {
             Err(CacheError::Full) => {
-                self.call(request(Function::Observe, Content::Only(Op::Observe)), Repeat::Same).await?
+                self.call(
+                    request(Function::Observe, Content::Only(Op::Observe)),
+                    Repeat::Same,
+                )
+                .await?
             }
             other => other?,
         };
@@ -344,12 +389,21 @@ impl Cache {
 
     /// How the content of a key is told: a string that ends needs its deadline. One
     /// that is too long for the cache, or dead for it already, is not told.
-    pub fn string_op(&self, value: bytes::Bytes, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
+    pub fn string_op(
+        &self,
+        value: bytes::Bytes,
+        expires_at: Option<UnixMs>,
+        store_now: UnixMs,
+    ) -> Op {
         match expires_at {
             _ if value.len() > self.lives.fill_limit => Op::Invalidate,
             None => Op::String(value),
             Some(at) => match self.deadline(at, store_now) {
-                Some(deadline) => Op::Expiring { value, expires_at: at, deadline },
+                Some(deadline) => Op::Expiring {
+                    value,
+                    expires_at: at,
+                    deadline,
+                },
                 None => Op::Invalidate,
             },
         }
@@ -358,9 +412,15 @@ impl Cache {
     /// How a new expiry is told.
     pub fn expiry_op(&self, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
         match expires_at {
-            None => Op::Expiry { expires_at, deadline: self.native_deadline() },
+            None => Op::Expiry {
+                expires_at,
+                deadline: self.native_deadline(),
+            },
             Some(at) => match self.deadline(at, store_now) {
-                Some(deadline) => Op::Expiry { expires_at, deadline },
+                Some(deadline) => Op::Expiry {
+                    expires_at,
+                    deadline,
+                },
                 None => Op::Invalidate,
             },
         }
@@ -397,7 +457,9 @@ impl Cache {
             self.check_holder(connection.identity())?;
             match connection.call(&request).await {
                 Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
-                Err(CacheError::Refused(text)) if attempts <= 2 && text.contains("Function not found") => {
+                Err(CacheError::Refused(text))
+                    if attempts <= 2 && text.contains("Function not found") =>
+                {
                     load_library(&mut connection).await?;
                 }
                 other => return other,
@@ -428,7 +490,11 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
         match (&one.op, &content) {
             (Op::Observe, _) | (_, Content::Told) => call.applied(one),
             (_, Content::Only(op)) => {
-                call.applied(&Applied { key: one.key, op: op.clone(), version: one.version });
+                call.applied(&Applied {
+                    key: one.key,
+                    op: op.clone(),
+                    version: one.version,
+                });
             }
         }
     }

@@ -63,7 +63,11 @@ impl Link {
         let opening = async {
             let (mut reader, mut writer) = transport(options).await?;
             let identity = log_in(options, db, protocol, &mut reader, &mut writer).await?;
-            Ok(Self { reader, writer, identity })
+            Ok(Self {
+                reader,
+                writer,
+                identity,
+            })
         };
         tokio::time::timeout(options.connect_timeout, opening)
             .await
@@ -75,7 +79,10 @@ async fn transport(options: &LinkOptions) -> Result<(Reader, Writer), CacheError
     let unreachable = |error: std::io::Error| CacheError::Unreachable(error.to_string());
     match &options.url.transport {
         RedisTransport::Unix(path) => {
-            let (reader, writer) = UnixStream::connect(path).await.map_err(unreachable)?.into_split();
+            let (reader, writer) = UnixStream::connect(path)
+                .await
+                .map_err(unreachable)?
+                .into_split();
             Ok((Box::new(reader), Box::new(writer)))
         }
         RedisTransport::Tcp { host, port } => {
@@ -89,8 +96,10 @@ async fn transport(options: &LinkOptions) -> Result<(Reader, Writer), CacheError
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| CacheError::Unreachable(error.to_string()))?;
             let stream = tcp(host, *port).await.map_err(unreachable)?;
-            let stream =
-                TlsConnector::from(config).connect(name, stream).await.map_err(unreachable)?;
+            let stream = TlsConnector::from(config)
+                .connect(name, stream)
+                .await
+                .map_err(unreachable)?;
             let (reader, writer) = tokio::io::split(stream);
             Ok((Box::new(reader), Box::new(writer)))
         }
@@ -121,12 +130,20 @@ async fn log_in(
     }
     requests.push(Request::from_args(&["SELECT", &db.index().to_string()]));
     requests.push(Request::from_args(&["CLIENT", "SETNAME", "freshet"]));
-    requests.push(Request::from_args(&["INFO", "server", "replication", "memory"]));
+    requests.push(Request::from_args(&[
+        "INFO",
+        "server",
+        "replication",
+        "memory",
+    ]));
     let mut out = BytesMut::new();
     for request in &requests {
         out.put_slice(request.raw());
     }
-    writer.write_all(&out).await.map_err(|error| CacheError::Unreachable(error.to_string()))?;
+    writer
+        .write_all(&out)
+        .await
+        .map_err(|error| CacheError::Unreachable(error.to_string()))?;
     let mut buffer = BytesMut::new();
     let mut last = Reply::Null;
     for _ in &requests {
@@ -139,7 +156,9 @@ async fn log_in(
         }
     }
     let (Reply::Bulk(info) | Reply::Verbatim(_, info)) = last else {
-        return Err(CacheError::Unreachable("INFO did not answer with text".into()));
+        return Err(CacheError::Unreachable(
+            "INFO did not answer with text".into(),
+        ));
     };
     Ok(identity(&info))
 }
@@ -166,8 +185,9 @@ pub(super) async fn read_reply(
 ) -> Result<Reply, CacheError> {
     let mut scanner = ReplyScanner::default();
     loop {
-        let complete =
-            scanner.advance(buffer).map_err(|error| CacheError::Lost(error.to_string()))?;
+        let complete = scanner
+            .advance(buffer)
+            .map_err(|error| CacheError::Lost(error.to_string()))?;
         if let Some(length) = complete {
             let bytes: Bytes = buffer.split_to(length).freeze();
             return decode_reply(&bytes).map_err(|error| CacheError::Lost(error.to_string()));

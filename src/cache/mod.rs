@@ -7,7 +7,6 @@ mod functions;
 mod link;
 mod pipe;
 
-
 pub use call::{Applied, Fill, Look, Op};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;

@@ -54,7 +54,9 @@ impl Replies {
     /// Each reply, encoded.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
-        self.ends.iter().map(move |&end| &self.bytes[std::mem::replace(&mut start, end)..end])
+        self.ends
+            .iter()
+            .map(move |&end| &self.bytes[std::mem::replace(&mut start, end)..end])
     }
 }
 
@@ -110,11 +112,20 @@ impl Pipe {
         protocol: Protocol,
     ) -> Result<Self, CacheError> {
         let link = Link::connect(options, db, protocol).await?;
-        let shared =
-            Arc::new(Shared { traffic: Mutex::new(Traffic::default()), sent: Notify::new() });
+        let shared = Arc::new(Shared {
+            traffic: Mutex::new(Traffic::default()),
+            sent: Notify::new(),
+        });
         tokio::spawn(write_requests(link.writer, Arc::clone(&shared)));
-        tokio::spawn(read_replies(link.reader, Arc::clone(&shared), options.reply_timeout));
-        Ok(Self { shared, identity: link.identity })
+        tokio::spawn(read_replies(
+            link.reader,
+            Arc::clone(&shared),
+            options.reply_timeout,
+        ));
+        Ok(Self {
+            shared,
+            identity: link.identity,
+        })
     }
 
     /// Who answered when it was opened.
@@ -146,7 +157,9 @@ impl Pipe {
             traffic.waiting.push_back(Burst { replies, answer });
         }
         self.shared.sent.notify_one();
-        answered.await.unwrap_or_else(|_| Err(CacheError::Lost("the connection ended".into())))
+        answered
+            .await
+            .unwrap_or_else(|_| Err(CacheError::Lost("the connection ended".into())))
     }
 }
 
@@ -212,7 +225,10 @@ struct Arrivals {
 }
 
 impl Arrivals {
-    async fn run(&mut self, reply_timeout: Duration) -> Result<std::convert::Infallible, CacheError> {
+    async fn run(
+        &mut self,
+        reply_timeout: Duration,
+    ) -> Result<std::convert::Infallible, CacheError> {
         // Silence is measured in ticks, so that a read costs no timer of its own.
         let mut tick = tokio::time::interval(reply_timeout / 4);
         let mut last_progress = Instant::now();

@@ -10,7 +10,8 @@ use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
 use crate::model::{Effect, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
-    self,     Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError, Written,
+    self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
+    Written,
 };
 
 /// What a batch works with.
@@ -61,8 +62,15 @@ impl Prepared {
             op: op(cache, effect, self.now),
             version: *version,
         });
-        let seen = self.seen.iter().map(|(key, version)| Applied { key, op: Op::Observe, version: *version });
-        changed.chain(seen).filter(|applied| !is_reserved(applied.key)).collect()
+        let seen = self.seen.iter().map(|(key, version)| Applied {
+            key,
+            op: Op::Observe,
+            version: *version,
+        });
+        changed
+            .chain(seen)
+            .filter(|applied| !is_reserved(applied.key))
+            .collect()
     }
 
     /// The same batch, of which the cache is told only that its keys changed.
@@ -76,7 +84,8 @@ impl Prepared {
 
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
-        self.seen.extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
+        self.seen
+            .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
     }
 }
@@ -110,7 +119,11 @@ enum Cause {
 
 impl Failure {
     fn early(cause: Cause) -> Self {
-        Self { cause, may_have_begun: false, keys: Vec::new() }
+        Self {
+            cause,
+            may_have_begun: false,
+            keys: Vec::new(),
+        }
     }
 }
 
@@ -125,11 +138,22 @@ struct Plan {
 
 impl Plan {
     fn stored(&self) -> Vec<Change<'_>> {
-        self.changes.iter().map(|(key, effect, row)| Change { key, effect, row: *row }).collect()
+        self.changes
+            .iter()
+            .map(|(key, effect, row)| Change {
+                key,
+                effect,
+                row: *row,
+            })
+            .collect()
     }
 
     fn begun(&self) -> Vec<&Key> {
-        self.changes.iter().map(|(key, ..)| key).filter(|key| !is_reserved(key)).collect()
+        self.changes
+            .iter()
+            .map(|(key, ..)| key)
+            .filter(|key| !is_reserved(key))
+            .collect()
     }
 }
 
@@ -142,12 +166,27 @@ impl<'a> Batch<'a> {
         number: u64,
     ) -> Self {
         let proxy = fence.proxy();
-        let attempt = store::Attempt { proxy, number: number as i64 };
-        Self { store, cache, fence, phase, number, attempt, id: format!("{proxy}.{number}") }
+        let attempt = store::Attempt {
+            proxy,
+            number: number as i64,
+        };
+        Self {
+            store,
+            cache,
+            fence,
+            phase,
+            number,
+            attempt,
+            id: format!("{proxy}.{number}"),
+        }
     }
 
     /// Everything up to COMMIT.
-    pub(super) async fn prepare(&self, session: &Session, jobs: &[Job]) -> Result<Prepared, Failure> {
+    pub(super) async fn prepare(
+        &self,
+        session: &Session,
+        jobs: &[Job],
+    ) -> Result<Prepared, Failure> {
         let needs = needs(jobs);
         let (guard, plan, versions) = if needs.is_empty() {
             self.write_blind(session, jobs).await?
@@ -179,7 +218,13 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
     ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
-        let plan = run(jobs, Workspace::default(), &[], &[], self.store.clock().now());
+        let plan = run(
+            jobs,
+            Workspace::default(),
+            &[],
+            &[],
+            self.store.clock().now(),
+        );
         let changes = plan.stored();
         let (persisted, begun) = tokio::join!(
             session.begin_and_write(self.attempt, &changes, plan.now),
@@ -187,7 +232,8 @@ impl<'a> Batch<'a> {
         );
         let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
         begun.map_err(|cause| self.begun(cause, &plan))?;
-        self.check(&guard).map_err(|cause| self.begun(cause, &plan))?;
+        self.check(&guard)
+            .map_err(|cause| self.begun(cause, &plan))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((guard, plan, versions))
@@ -199,8 +245,10 @@ impl<'a> Batch<'a> {
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
     ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
-        let requests: Vec<LoadRequest> =
-            needs.into_iter().map(|(key, need)| LoadRequest { key, need }).collect();
+        let requests: Vec<LoadRequest> = needs
+            .into_iter()
+            .map(|(key, need)| LoadRequest { key, need })
+            .collect();
         let (guard, locked, now) = session
             .begin_and_load(self.attempt, &requests)
             .await
@@ -225,17 +273,26 @@ impl<'a> Batch<'a> {
 
     /// Registers the batch in the cache and hides its keys there.
     async fn begin(&self, plan: &Plan) -> Result<(), Cause> {
-        let Phase::Active(generation) = self.phase else { return Ok(()) };
+        let Phase::Active(generation) = self.phase else {
+            return Ok(());
+        };
         let keys = plan.begun();
         if keys.is_empty() {
             return Ok(());
         }
-        self.cache.begin(generation, &self.id, &keys).await.map_err(Cause::Cache)
+        self.cache
+            .begin(generation, &self.id, &keys)
+            .await
+            .map_err(Cause::Cache)
     }
 
     fn begun(&self, cause: Cause, plan: &Plan) -> Failure {
         let keys = plan.changes.iter().map(|(key, ..)| key.clone()).collect();
-        Failure { cause, may_have_begun: matches!(self.phase, Phase::Active(_)), keys }
+        Failure {
+            cause,
+            may_have_begun: matches!(self.phase, Phase::Active(_)),
+            keys,
+        }
     }
 
     fn versions(&self, written: Written, plan: &Plan) -> Result<Vec<Version>, Failure> {
@@ -254,7 +311,9 @@ impl<'a> Batch<'a> {
             }
             Cause::Store(error) => Attempt::Poisoned(error),
             Cause::Cache(error) => {
-                self.fence.cache_failed(self.phase.generation(), &error, count).await;
+                self.fence
+                    .cache_failed(self.phase.generation(), &error, count)
+                    .await;
                 Attempt::Again(Refusal::Unsettled)
             }
             Cause::Moved(refusal) => {
@@ -270,7 +329,10 @@ impl<'a> Batch<'a> {
     fn check(&self, guard: &Guard) -> Result<(), Cause> {
         self.store.clock().set(guard.now);
         if !guard.alive {
-            tracing::warn!(proxy = self.attempt.proxy, "this proxy was declared dead: it registers anew");
+            tracing::warn!(
+                proxy = self.attempt.proxy,
+                "this proxy was declared dead: it registers anew"
+            );
             self.fence.registration_lost();
             return Err(Cause::Moved(Refusal::Unsettled));
         }
@@ -280,7 +342,9 @@ impl<'a> Batch<'a> {
             Phase::Closing(generation) => (generation, FenceState::Closing),
         };
         if (guard.generation, guard.state) != expected {
-            self.fence.suspect(&CacheError::Fenced("the store has another generation".into()));
+            self.fence.suspect(&CacheError::Fenced(
+                "the store has another generation".into(),
+            ));
             return Err(Cause::Moved(Refusal::Unsettled));
         }
         Ok(())
@@ -289,11 +353,17 @@ impl<'a> Batch<'a> {
     /// Takes the id out of the cache after the rollback was confirmed. Errors are
     /// left to the fence: an id that stays costs time, not truth.
     pub(super) async fn sweep(&self, keys: &[Key]) {
-        let Phase::Active(generation) = self.phase else { return };
+        let Phase::Active(generation) = self.phase else {
+            return;
+        };
         let observed: Vec<Applied<'_>> = keys
             .iter()
             .filter(|key| !is_reserved(key))
-            .map(|key| Applied { key, op: Op::Observe, version: Version(0) })
+            .map(|key| Applied {
+                key,
+                op: Op::Observe,
+                version: Version(0),
+            })
             .collect();
         if observed.is_empty() {
             return;
@@ -341,7 +411,9 @@ fn run(
     now: UnixMs,
 ) -> Plan {
     let mut replies = Vec::new();
-    for_each_call(jobs, |call, db| replies.push(engine::execute(call, db, &mut workspace, now)));
+    for_each_call(jobs, |call, db| {
+        replies.push(engine::execute(call, db, &mut workspace, now))
+    });
     let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
@@ -358,13 +430,21 @@ fn run(
     let seen = requests
         .iter()
         .zip(locked)
-        .filter(|(request, _)| changes.binary_search_by(|(key, ..)| key.cmp(&request.key)).is_err())
+        .filter(|(request, _)| {
+            changes
+                .binary_search_by(|(key, ..)| key.cmp(&request.key))
+                .is_err()
+        })
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
-    Plan { replies, changes, seen, now }
+    Plan {
+        replies,
+        changes,
+        seen,
+        now,
+    }
 }
 
 fn is_reserved(key: &Key) -> bool {
     key.name.starts_with(RESERVED_PREFIX)
 }
-

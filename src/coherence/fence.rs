@@ -132,10 +132,15 @@ impl Fence {
             name,
             stopped,
         };
-        let task = FenceTask { stop, handle: tokio::spawn(follower.run(row)) };
+        let task = FenceTask {
+            stop,
+            handle: tokio::spawn(follower.run(row)),
+        };
         let mut phase = fence.phase.subscribe();
         // A failed follower ends its task, which the server notices by itself.
-        let _ = phase.wait_for(|phase| !matches!(phase, Phase::Closing(_))).await;
+        let _ = phase
+            .wait_for(|phase| !matches!(phase, Phase::Closing(_)))
+            .await;
         Ok((fence, task))
     }
 
@@ -146,7 +151,10 @@ impl Fence {
 
     /// The number of this proxy's registration.
     pub fn proxy(&self) -> i32 {
-        *self.registration.read().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .registration
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a hit that has just arrived from the cache of `generation` may be used.
@@ -162,7 +170,10 @@ impl Fence {
 
     /// Why the cache was taken out of use last.
     pub fn last_reason(&self) -> String {
-        self.last_reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The phase once it is not `Closing`.
@@ -172,8 +183,13 @@ impl Fence {
             return Ok(now);
         }
         // Without the store the fence cannot move: do not keep clients waiting for it.
-        let limit = if self.store_reachable() { SETTLE_MAX } else { SETTLE_MAX / 10 };
-        self.wait(limit, |phase| !matches!(phase, Phase::Closing(_))).await
+        let limit = if self.store_reachable() {
+            SETTLE_MAX
+        } else {
+            SETTLE_MAX / 10
+        };
+        self.wait(limit, |phase| !matches!(phase, Phase::Closing(_)))
+            .await
     }
 
     /// Waits until the cache of `generation` is out of use everywhere: `Bypass`, or
@@ -223,7 +239,9 @@ impl Fence {
             return;
         }
         self.suspect(error);
-        let _ = self.after(generation, Duration::from_millis(20 << attempt)).await;
+        let _ = self
+            .after(generation, Duration::from_millis(20 << attempt))
+            .await;
     }
 
     /// Takes the cache of `generation` out of use, whatever it says of itself.
@@ -249,14 +267,19 @@ impl Fence {
 
     fn set(&self, phase: Phase) {
         if self.phase() != phase {
-            tracing::info!(phase = phase.name(), generation = phase.generation().0, "fence");
+            tracing::info!(
+                phase = phase.name(),
+                generation = phase.generation().0,
+                "fence"
+            );
             self.phase.send_replace(phase);
         }
     }
 
     fn extend_lease(&self, asked: Instant, length: Duration) {
         let until = asked.duration_since(self.start) + length;
-        self.lease_until.store(until.as_millis() as i64, Ordering::Relaxed);
+        self.lease_until
+            .store(until.as_millis() as i64, Ordering::Relaxed);
     }
 }
 
@@ -337,7 +360,10 @@ impl Follower {
             FenceState::Closing => {
                 self.fence.set(Phase::Closing(row.generation));
                 self.cache.set_holder(None);
-                Ok(self.store.confirm(self.fence.proxy(), row.generation).await?)
+                Ok(self
+                    .store
+                    .confirm(self.fence.proxy(), row.generation)
+                    .await?)
             }
             FenceState::Bypass => self.bypass(row).await,
         }
@@ -346,12 +372,24 @@ impl Follower {
     /// A session that ended lets others declare this proxy dead: register anew.
     async fn keep_registration(&mut self) -> Result<(), StoreError> {
         let dead = self.fence.declared_dead.swap(false, Ordering::Relaxed);
-        if !dead && self.registration.as_ref().is_some_and(|held| !held.is_lost()) {
+        if !dead
+            && self
+                .registration
+                .as_ref()
+                .is_some_and(|held| !held.is_lost())
+        {
             return Ok(());
         }
         let registration = Registration::new(&self.store, &self.name).await?;
-        tracing::info!(proxy = registration.id, "registered anew: the session had ended");
-        *self.fence.registration.write().unwrap_or_else(PoisonError::into_inner) = registration.id;
+        tracing::info!(
+            proxy = registration.id,
+            "registered anew: the session had ended"
+        );
+        *self
+            .fence
+            .registration
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = registration.id;
         self.registration = Some(registration);
         Ok(())
     }
@@ -389,7 +427,8 @@ impl Follower {
             }
             Ok(Some(Signal::Order(order, answer))) => {
                 self.orders.push((order, answer));
-                self.raise(row.generation, "FLUSHALL, FLUSHDB or SWAPDB".to_owned()).await
+                self.raise(row.generation, "FLUSHALL, FLUSHDB or SWAPDB".to_owned())
+                    .await
             }
         }
     }
@@ -401,24 +440,37 @@ impl Follower {
             return Err(CacheError::Stranger("it is a replica".into()));
         }
         if Some(&identity.run_id) != row.run_id.as_ref() {
-            return Err(CacheError::Stranger(format!("its run_id is {}", identity.run_id)));
+            return Err(CacheError::Stranger(format!(
+                "its run_id is {}",
+                identity.run_id
+            )));
         }
         if mark != Some(row.generation) {
-            return Err(CacheError::Fenced("it was emptied, or restored from a copy".into()));
+            return Err(CacheError::Fenced(
+                "it was emptied, or restored from a copy".into(),
+            ));
         }
         Ok(())
     }
 
     async fn raise(&mut self, known: Generation, reason: String) -> Result<FenceRow, Trouble> {
         if self.orders.is_empty() && self.fence.phase() != Phase::Closing(known) {
-            tracing::warn!(generation = known.0, reason, "the cache is taken out of use");
+            tracing::warn!(
+                generation = known.0,
+                reason,
+                "the cache is taken out of use"
+            );
         }
         self.fence.set(Phase::Closing(known));
         self.cache.set_holder(None);
         self.condemned = Some((known, reason.clone()));
         let row = self.store.raise(known, &reason).await?;
         self.condemned = None;
-        *self.fence.last_reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        *self
+            .fence
+            .last_reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = reason;
         Ok(row)
     }
 
@@ -436,15 +488,24 @@ impl Follower {
             None => tokio::time::sleep(RETRY_MIN).await,
             Some(Ok(identity)) => {
                 tracing::info!(generation = row.generation.0, run_id = %identity.run_id, "the cache is empty and stamped");
-                return Ok(self.store.activate(row.generation, &identity.run_id).await?);
+                return Ok(self
+                    .store
+                    .activate(row.generation, &identity.run_id)
+                    .await?);
             }
             // It was stamped before the activation was lost.
             Some(Err(CacheError::Fenced(_))) => {
                 let (identity, mark) = self.cache.probe().await?;
                 if mark == Some(row.generation) && identity.is_primary {
-                    return Ok(self.store.activate(row.generation, &identity.run_id).await?);
+                    return Ok(self
+                        .store
+                        .activate(row.generation, &identity.run_id)
+                        .await?);
                 }
-                tracing::error!(?mark, "the cache holds a later generation than the store: was the store restored from a backup?");
+                tracing::error!(
+                    ?mark,
+                    "the cache holds a later generation than the store: was the store restored from a backup?"
+                );
                 return Ok(self.store.skip_to(row.generation, mark).await?);
             }
             Some(Err(error)) => {

@@ -32,9 +32,11 @@ impl Keyspace {
         let reply = match call.command.name {
             "SCAN" => self.scan(call, db).await,
             "KEYS" => self.keys(call, db).await,
-            "RANDOMKEY" => {
-                self.store.random_key(db).await.map(|key| key.map_or(Reply::Null, Reply::Bulk))
-            }
+            "RANDOMKEY" => self
+                .store
+                .random_key(db)
+                .await
+                .map(|key| key.map_or(Reply::Null, Reply::Bulk)),
             _ => self.store.size(db).await.map(Reply::Integer),
         };
         reply.unwrap_or_else(|error| away(&error).reply())
@@ -52,7 +54,10 @@ impl Keyspace {
             .filter(|(key, kind)| scan.wants(key, *kind))
             .map(|(key, _)| Reply::Bulk(key))
             .collect();
-        Ok(Reply::Array(vec![Reply::bulk(page.cursor.to_string()), Reply::Array(keys)]))
+        Ok(Reply::Array(vec![
+            Reply::bulk(page.cursor.to_string()),
+            Reply::Array(keys),
+        ]))
     }
 
     async fn keys(&self, call: &Call, db: Db) -> Result<Reply, StoreError> {
@@ -80,11 +85,17 @@ impl Keyspace {
                 let words = call.request.len();
                 let known = words == 1
                     || words == 2
-                        && ["SYNC", "ASYNC"].iter().any(|w| args::is_word(call.request.arg(1), w));
+                        && ["SYNC", "ASYNC"]
+                            .iter()
+                            .any(|w| args::is_word(call.request.arg(1), w));
                 if !known {
                     return Reply::error("ERR syntax error");
                 }
-                let scope = if name == "FLUSHALL" { FlushScope::All } else { FlushScope::One(db) };
+                let scope = if name == "FLUSHALL" {
+                    FlushScope::All
+                } else {
+                    FlushScope::One(db)
+                };
                 Order::Flush(scope)
             }
         };
@@ -96,7 +107,10 @@ impl Keyspace {
 
     /// The databases that have keys: `(database, keys, keys with an expiry)`.
     pub async fn sizes(&self) -> Result<Vec<(Db, i64, i64)>, Reply> {
-        self.store.sizes().await.map_err(|error| away(&error).reply())
+        self.store
+            .sizes()
+            .await
+            .map_err(|error| away(&error).reply())
     }
 }
 
@@ -116,16 +130,24 @@ impl Scan {
     /// As `scanGenericCommand` reads them.
     fn parse(call: &Call) -> Result<Self, Reply> {
         let request = &call.request;
-        let cursor = std::str::from_utf8(request.arg(1)).ok().and_then(|text| text.parse().ok());
+        let cursor = std::str::from_utf8(request.arg(1))
+            .ok()
+            .and_then(|text| text.parse().ok());
         let cursor = cursor.ok_or_else(|| Reply::error("ERR invalid cursor"))?;
-        let mut scan = Self { cursor, count: SCAN_COUNT_DEFAULT, pattern: None, kind: None };
+        let mut scan = Self {
+            cursor,
+            count: SCAN_COUNT_DEFAULT,
+            pattern: None,
+            kind: None,
+        };
         let mut at = 2;
         while at < request.len() {
             let has_value = at + 1 < request.len();
             match request.arg(at) {
                 word if has_value && args::is_word(word, "COUNT") => {
-                    scan.count = args::integer(request.arg(at + 1))
-                        .ok_or_else(|| Reply::error("ERR value is not an integer or out of range"))?;
+                    scan.count = args::integer(request.arg(at + 1)).ok_or_else(|| {
+                        Reply::error("ERR value is not an integer or out of range")
+                    })?;
                     if scan.count < 1 {
                         return Err(Reply::error("ERR syntax error"));
                     }
@@ -145,8 +167,13 @@ impl Scan {
     }
 
     fn wants(&self, key: &[u8], kind: Kind) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern, key, Case::Sensitive))
-            && self.kind.as_ref().is_none_or(|wanted| args::is_word(wanted, kind.name()))
+        self.pattern
+            .as_ref()
+            .is_none_or(|pattern| glob::matches(pattern, key, Case::Sensitive))
+            && self
+                .kind
+                .as_ref()
+                .is_none_or(|wanted| args::is_word(wanted, kind.name()))
     }
 }
 

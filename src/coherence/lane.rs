@@ -12,8 +12,8 @@ use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Prepared};
-use super::meters::LaneMeters;
 use super::fence::SETTLE_MAX;
+use super::meters::LaneMeters;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
@@ -83,7 +83,10 @@ struct Progress {
 
 impl Progress {
     fn finish(&self, batch: u64) {
-        let mut finished = self.finished.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut finished = self
+            .finished
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         self.over.send_modify(|over| {
             if batch > *over {
                 finished.insert(batch);
@@ -104,8 +107,10 @@ impl Lane {
         settings: &config::Commit,
     ) -> Arc<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
-        let progress =
-            Arc::new(Progress { over: watch::Sender::new(0), finished: Default::default() });
+        let progress = Arc::new(Progress {
+            over: watch::Sender::new(0),
+            finished: Default::default(),
+        });
         // Semaphores count in kilobytes: a permit number is a u32.
         let bytes_max = (settings.queue_bytes.as_u64() >> 10).min(u64::from(u32::MAX >> 3)) as u32;
         let worker = Worker {
@@ -139,17 +144,38 @@ impl Lane {
     /// for room in the lane first: that is the back-pressure on clients.
     pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Reply>, Refusal> {
         let count = units.len();
-        let bytes = units.iter().flat_map(|unit| &unit.calls).map(|call| call.request.raw().len()).sum::<usize>();
+        let bytes = units
+            .iter()
+            .flat_map(|unit| &unit.calls)
+            .map(|call| call.request.raw().len())
+            .sum::<usize>();
         let units_wanted = (count as u32).min(self.units_max);
         let bytes_wanted = ((bytes >> 10) as u32).min(self.bytes_max);
         let room = (
-            Arc::clone(&self.units_room).acquire_many_owned(units_wanted).await.map_err(|_| Refusal::Stopping)?,
-            Arc::clone(&self.bytes_room).acquire_many_owned(bytes_wanted).await.map_err(|_| Refusal::Stopping)?,
+            Arc::clone(&self.units_room)
+                .acquire_many_owned(units_wanted)
+                .await
+                .map_err(|_| Refusal::Stopping)?,
+            Arc::clone(&self.bytes_room)
+                .acquire_many_owned(bytes_wanted)
+                .await
+                .map_err(|_| Refusal::Stopping)?,
         );
         let (answer, answered) = oneshot::channel();
         let _counted = Counted::new(&self.in_flight, count);
-        match self.jobs.send(Job { units, bytes, answer, _room: Some(room) }).await {
-            Ok(()) => answered.await.unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
+        match self
+            .jobs
+            .send(Job {
+                units,
+                bytes,
+                answer,
+                _room: Some(room),
+            })
+            .await
+        {
+            Ok(()) => answered
+                .await
+                .unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
             Err(_) => Err(Refusal::Stopping),
         }
     }
@@ -224,7 +250,9 @@ impl Worker {
         while let Some(jobs) = self.gather().await {
             let units = jobs.iter().map(|job| job.units.len()).sum::<usize>();
             self.meters.batch_units.record(units as f64);
-            self.meters.batch_bytes.record(jobs.iter().map(|job| job.bytes).sum::<usize>() as f64);
+            self.meters
+                .batch_bytes
+                .record(jobs.iter().map(|job| job.bytes).sum::<usize>() as f64);
             self.meters.depth.set((self.queue.len() + units) as f64);
             self.commit(jobs).await;
         }
@@ -270,7 +298,12 @@ impl Worker {
             let mut replies = Vec::with_capacity(job.units.len());
             for unit in &job.units {
                 let (answer, answered) = oneshot::channel();
-                let single = vec![Job { units: vec![unit.clone()], bytes: 0, answer, _room: None }];
+                let single = vec![Job {
+                    units: vec![unit.clone()],
+                    bytes: 0,
+                    answer,
+                    _room: None,
+                }];
                 let started = Instant::now();
                 match self.attempts(&single).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
@@ -347,7 +380,10 @@ impl Worker {
         let store = Arc::clone(&self.store);
         // Nothing beyond an attempt whose outcome is still asked for.
         let over = (*self.progress.over.borrow()).min(number.saturating_sub(FORGET_EVERY));
-        let before = store::Attempt { proxy: self.fence.proxy(), number: over as i64 };
+        let before = store::Attempt {
+            proxy: self.fence.proxy(),
+            number: over as i64,
+        };
         tokio::spawn(async move {
             if let Err(error) = store.forget_attempts(before).await {
                 tracing::debug!(%error, "old marks stay until the next time");
@@ -392,7 +428,9 @@ impl Worker {
                 batch.sweep(&prepared.changed_keys()).await;
                 match error {
                     StoreError::Conflict(_) => Attempt::Again(Refusal::Contended),
-                    error if error.is_outage() => Attempt::Again(Refusal::StoreAway(error.to_string())),
+                    error if error.is_outage() => {
+                        Attempt::Again(Refusal::StoreAway(error.to_string()))
+                    }
                     error => Attempt::Poisoned(error),
                 }
             }
@@ -403,11 +441,17 @@ impl Worker {
     async fn look_up(&self, batch: &Batch<'_>, prepared: Prepared, cause: String) -> Attempt {
         match outcome(&self.store, &prepared, self.unknown_timeout).await {
             Some(Outcome::Committed) => {
-                tracing::info!(xid = prepared.xid, "the COMMIT without an answer has committed");
+                tracing::info!(
+                    xid = prepared.xid,
+                    "the COMMIT without an answer has committed"
+                );
                 Attempt::Committed(prepared)
             }
             Some(Outcome::Aborted) => {
-                tracing::info!(xid = prepared.xid, "the COMMIT without an answer was rolled back");
+                tracing::info!(
+                    xid = prepared.xid,
+                    "the COMMIT without an answer was rolled back"
+                );
                 batch.sweep(&prepared.changed_keys()).await;
                 Attempt::Again(Refusal::StoreAway(cause))
             }
@@ -428,7 +472,9 @@ impl Worker {
             }
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
-                let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else {
+                    return;
+                };
                 let telling = self.telling();
                 let batch_seconds = self.meters.batch_seconds.clone();
                 tokio::spawn(async move {
@@ -450,13 +496,20 @@ impl Worker {
         let telling = self.telling();
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
-            tracing::warn!(xid = prepared.xid, ?found, "the unanswered COMMIT is resolved");
+            tracing::warn!(
+                xid = prepared.xid,
+                ?found,
+                "the unanswered COMMIT is resolved"
+            );
             let prepared = match found {
                 Some(Outcome::Committed) => prepared.into_invalidation(),
                 Some(Outcome::Aborted) => prepared.into_sweep(),
                 _ => {
                     let generation = prepared.phase.generation();
-                    telling.fence.condemn(generation, "a COMMIT was never answered".into()).await;
+                    telling
+                        .fence
+                        .condemn(generation, "a COMMIT was never answered".into())
+                        .await;
                     return telling.progress.finish(prepared.number);
                 }
             };
@@ -518,7 +571,9 @@ impl Telling {
 
     /// Returns once the cache has confirmed, or is out of use everywhere.
     async fn tell(&self, prepared: &Prepared) -> Result<(), Refusal> {
-        let Phase::Active(generation) = prepared.phase else { return Ok(()) };
+        let Phase::Active(generation) = prepared.phase else {
+            return Ok(());
+        };
         let applied = prepared.applied(&self.cache);
         if applied.is_empty() {
             return Ok(());
@@ -534,7 +589,9 @@ impl Telling {
         }
         let fenced = self.fence.after(generation, FENCE_MAX).await;
         fenced.map(drop).map_err(|_| {
-            Refusal::Unknown("it is committed, but a cache that could not be told is still in use".into())
+            Refusal::Unknown(
+                "it is committed, but a cache that could not be told is still in use".into(),
+            )
         })
     }
 }

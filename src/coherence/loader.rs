@@ -52,7 +52,10 @@ impl Loader {
     /// Loads `keys`, at least one, from one snapshot that is taken after this call.
     pub async fn load(&self, keys: Vec<Key>) -> Result<LoadedKeys, Refusal> {
         let (answer, answered) = oneshot::channel();
-        self.queue.send(Request { keys, answer }).await.map_err(|_| Refusal::Stopping)?;
+        self.queue
+            .send(Request { keys, answer })
+            .await
+            .map_err(|_| Refusal::Stopping)?;
         answered.await.unwrap_or(Err(Refusal::Stopping))
     }
 }
@@ -63,7 +66,10 @@ async fn work(store: Arc<Store>, requests: Arc<tokio::sync::Mutex<mpsc::Receiver
         if requests.lock().await.recv_many(&mut batch, GATHER).await == 0 {
             return;
         }
-        let keys: Vec<Key> = batch.iter().flat_map(|request| request.keys.iter().cloned()).collect();
+        let keys: Vec<Key> = batch
+            .iter()
+            .flat_map(|request| request.keys.iter().cloned())
+            .collect();
         match store.snapshot(&keys).await {
             Ok(snapshot) => distribute(batch.drain(..), snapshot),
             Err(error) => {
@@ -83,6 +89,10 @@ fn distribute(batch: impl Iterator<Item = Request>, snapshot: Snapshot) {
         let keys = loaded.by_ref().take(request.keys.len()).collect();
         let fence = (snapshot.generation, snapshot.state);
         // A client that has gone does not want its answer.
-        let _ = request.answer.send(Ok(LoadedKeys { keys, now: snapshot.now, fence }));
+        let _ = request.answer.send(Ok(LoadedKeys {
+            keys,
+            now: snapshot.now,
+            fence,
+        }));
     }
 }

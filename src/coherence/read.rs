@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ahash::AHashMap;
 use tokio::sync::watch;
 
-use super::loader::LoadedKeys;
 use super::fence::SETTLE_MAX;
+use super::loader::LoadedKeys;
 use super::meters::ReadMeters;
 use super::{Fence, Lane, Loader, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
@@ -79,7 +79,16 @@ impl Reads {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
         let meters = ReadMeters::new();
-        Self { cache, store, fence, lane, loader, flights, tokens, meters }
+        Self {
+            cache,
+            store,
+            fence,
+            lane,
+            loader,
+            flights,
+            tokens,
+            meters,
+        }
     }
 
     /// Counts reads that the cache answered at once.
@@ -110,7 +119,9 @@ impl Reads {
                 Ok(Round::Answer(reply)) => return reply,
                 Ok(Round::Again) => {}
                 Err(Fault::Refusal(refusal)) => return refusal.reply(),
-                Err(Fault::Cache(error)) => self.fence.cache_failed(generation, &error, round).await,
+                Err(Fault::Cache(error)) => {
+                    self.fence.cache_failed(generation, &error, round).await
+                }
             }
         }
         match self.answer_from_store(call, db, &keys).await {
@@ -142,16 +153,28 @@ impl Reads {
                 None => Round::Again,
             });
         };
-        let token = format!("{}.t{}", self.fence.proxy(), self.tokens.fetch_add(1, Ordering::Relaxed));
+        let token = format!(
+            "{}.t{}",
+            self.fence.proxy(),
+            self.tokens.fetch_add(1, Ordering::Relaxed)
+        );
         let wanted: Vec<&Key> = keys.iter().collect();
         // Before the look: what is over by now and still registered is a ghost.
         let over = self.lane.over();
         let looks = self.cache.look(generation, &token, &wanted).await?;
         if looks.iter().all(|look| *look == Look::Absent) {
             self.meters.absent_hits.increment(1);
-            return Ok(Round::Answer(answer(call, db, keys, &absent(keys.len()), self.store.clock().now())));
+            return Ok(Round::Answer(answer(
+                call,
+                db,
+                keys,
+                &absent(keys.len()),
+                self.store.clock().now(),
+            )));
         }
-        let certain = looks.iter().all(|look| matches!(look, Look::Hit | Look::Absent));
+        let certain = looks
+            .iter()
+            .all(|look| matches!(look, Look::Hit | Look::Absent));
         if certain && call.command.class != Class::Expiry {
             return Ok(rerun(generation).await?.map_or(Round::Again, Round::Answer));
         }
@@ -161,7 +184,8 @@ impl Reads {
         self.meters.misses.increment(1);
         let in_flight = looks.iter().any(|look| matches!(look, Look::Writers(_)));
         let round = if keys.len() == 1 || in_flight {
-            self.load_and_answer(call, db, keys, generation, &token, &looks).await
+            self.load_and_answer(call, db, keys, generation, &token, &looks)
+                .await
         } else {
             self.fill_gaps(keys, generation, &token, &looks).await
         };
@@ -204,20 +228,33 @@ impl Reads {
     /// Takes out an id of a batch that is long over: its begin got no answer, and
     /// arrived after it had been given up.
     async fn sweep_ghost(&self, id: &str, key: &Key, generation: Generation) -> bool {
-        let seen = [Applied { key, op: Op::Observe, version: Version(0) }];
+        let seen = [Applied {
+            key,
+            op: Op::Observe,
+            version: Version(0),
+        }];
         self.cache.apply(generation, id, &seen).await.is_ok()
     }
 
     /// Takes out what a dead proxy left at `key`; `false` while it lives.
     async fn bury(&self, proxy: &str, key: &Key, generation: Generation) -> bool {
-        let Ok(number) = proxy.parse() else { return false };
+        let Ok(number) = proxy.parse() else {
+            return false;
+        };
         if !self.store.prove_dead(number).await.unwrap_or(false) {
             return false;
         }
-        let Ok(loaded) = self.loader.load(vec![key.clone()]).await else { return false };
-        let Some(found) = loaded.keys.first() else { return false };
+        let Ok(loaded) = self.loader.load(vec![key.clone()]).await else {
+            return false;
+        };
+        let Some(found) = loaded.keys.first() else {
+            return false;
+        };
         tracing::info!(proxy, ?key, "a dead proxy's write is buried");
-        self.cache.bury(generation, proxy, key, found.version).await.is_ok()
+        self.cache
+            .bury(generation, proxy, key, found.version)
+            .await
+            .is_ok()
     }
 
     /// Reads all keys from one snapshot, tells the cache, and only then answers.
@@ -241,8 +278,15 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        self.meters.fills(&self.cache.fill(generation, token, &content).await?);
-        Ok(Round::Answer(answer(call, db, keys, &loaded.keys, loaded.now)))
+        self.meters
+            .fills(&self.cache.fill(generation, token, &content).await?);
+        Ok(Round::Answer(answer(
+            call,
+            db,
+            keys,
+            &loaded.keys,
+            loaded.now,
+        )))
     }
 
     /// Fills what is missing of several keys, so that the cache can answer all
@@ -274,7 +318,8 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        self.meters.fills(&self.cache.fill(generation, token, &content).await?);
+        self.meters
+            .fills(&self.cache.fill(generation, token, &content).await?);
         Ok(Round::Again)
     }
 
@@ -295,7 +340,11 @@ impl Reads {
         let started = Instant::now();
         while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
-            let LoadedKeys { keys: found, now, fence } = self.loader.load(keys.to_vec()).await?;
+            let LoadedKeys {
+                keys: found,
+                now,
+                fence,
+            } = self.loader.load(keys.to_vec()).await?;
             let told = match phase {
                 Phase::Bypass(generation) => fence == (generation, FenceState::Bypass),
                 Phase::Closing(_) => false,
@@ -304,16 +353,24 @@ impl Reads {
                         .iter()
                         .zip(&found)
                         .filter(|(key, _)| !is_reserved(key))
-                        .map(|(key, found)| Applied { key, op: Op::Observe, version: found.version })
+                        .map(|(key, found)| Applied {
+                            key,
+                            op: Op::Observe,
+                            version: found.version,
+                        })
                         .collect();
                     let token = "none";
-                    observed.is_empty() || self.cache.fill(generation, token, &observed).await.is_ok()
+                    observed.is_empty()
+                        || self.cache.fill(generation, token, &observed).await.is_ok()
                 }
             };
             if told {
                 return Ok(answer(call, db, keys, &found, now));
             }
-            let _ = self.fence.after(phase.generation(), Duration::from_millis(50)).await;
+            let _ = self
+                .fence
+                .after(phase.generation(), Duration::from_millis(50))
+                .await;
         }
         Err(Refusal::Unsettled)
     }
@@ -328,12 +385,21 @@ impl Reads {
         for key in keys {
             flights.insert(key.clone(), watching.clone());
         }
-        Some(Flight { reads: self, keys: keys.to_vec(), _over: over })
+        Some(Flight {
+            reads: self,
+            keys: keys.to_vec(),
+            _over: over,
+        })
     }
 
     async fn await_flights(&self, keys: &[Key]) {
         for key in keys {
-            let watching = self.flights.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+            let watching = self
+                .flights
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get(key)
+                .cloned();
             if let Some(mut watching) = watching {
                 // The sender never sends: the change is its end.
                 let _ = tokio::time::timeout(WAIT_MAX, watching.changed()).await;
@@ -351,7 +417,11 @@ struct Flight<'a> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        let mut flights = self.reads.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self
+            .reads
+            .flights
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for key in &self.keys {
             if let MapEntry::Occupied(entry) = flights.entry(key.clone()) {
                 entry.remove();
@@ -371,7 +441,11 @@ fn answer(call: &Call, db: Db, keys: &[Key], found: &[Loaded], now: UnixMs) -> R
 
 fn absent(count: usize) -> Vec<Loaded> {
     vec![
-        Loaded { version: Default::default(), content: Content::Absent, expires_at: None };
+        Loaded {
+            version: Default::default(),
+            content: Content::Absent,
+            expires_at: None
+        };
         count
     ]
 }

@@ -17,7 +17,10 @@ const ROUND_PAUSE: Duration = Duration::from_secs(300);
 pub async fn purge_forever(store: Arc<Store>) {
     let mut from: Position = (-1, Vec::new());
     loop {
-        let pause = match store.purge(OLDER_THAN.as_millis() as i64, PAGE_ROWS, &from).await {
+        let pause = match store
+            .purge(OLDER_THAN.as_millis() as i64, PAGE_ROWS, &from)
+            .await
+        {
             Ok(Some((next, purged))) => {
                 if purged > 0 {
                     tracing::debug!(purged, "rows purged");

@@ -143,7 +143,15 @@ impl Session {
             client.prepare_cached(CREATE),
             client.prepare_cached(SET_EXPIRY),
         )?;
-        Ok(Self { client, guard, load, after_locks, upsert, create, set_expiry })
+        Ok(Self {
+            client,
+            guard,
+            load,
+            after_locks,
+            upsert,
+            create,
+            set_expiry,
+        })
     }
 
     /// Whether the connection has ended.
@@ -185,7 +193,9 @@ impl Session {
     pub async fn write(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {
         let mut versions = vec![Version::default(); changes.len()];
         let rows = |wanted: fn(&Change<'_>) -> bool| -> Vec<usize> {
-            (0..changes.len()).filter(|&index| wanted(&changes[index])).collect()
+            (0..changes.len())
+                .filter(|&index| wanted(&changes[index]))
+                .collect()
         };
         let expiries = rows(|c| matches!(c.effect, Effect::Expiry(_)));
         let creates =
@@ -200,7 +210,11 @@ impl Session {
         if created.len() < creates.len() {
             return Ok(Written::Contended);
         }
-        for (index, version) in upserts.into_iter().zip(upserted).chain(creates.into_iter().zip(created)) {
+        for (index, version) in upserts
+            .into_iter()
+            .zip(upserted)
+            .chain(creates.into_iter().zip(created))
+        {
             versions[index] = version;
         }
         for (ordinal, version) in expired {
@@ -268,9 +282,13 @@ impl Session {
                 values.push(None);
             }
         }
-        let rows =
-            self.client.query(statement, &[&dbs, &names, &kinds, &expiries, &values]).await?;
-        rows.iter().map(|row| Ok(Version(row.try_get(0)?))).collect()
+        let rows = self
+            .client
+            .query(statement, &[&dbs, &names, &kinds, &expiries, &values])
+            .await?;
+        rows.iter()
+            .map(|row| Ok(Version(row.try_get(0)?)))
+            .collect()
     }
 
     async fn set_expiries(
@@ -289,8 +307,13 @@ impl Session {
                 _ => None,
             })
             .collect();
-        let rows = self.client.query(&self.set_expiry, &[&dbs, &names, &expiries]).await?;
-        rows.iter().map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?)))).collect()
+        let rows = self
+            .client
+            .query(&self.set_expiry, &[&dbs, &names, &expiries])
+            .await?;
+        rows.iter()
+            .map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?))))
+            .collect()
     }
 }
 
@@ -303,7 +326,9 @@ pub(super) async fn outcome(
     xid: &str,
     attempt: Attempt,
 ) -> Result<Outcome, StoreError> {
-    let row = client.query_one(STATUS, &[&xid, &attempt.proxy, &attempt.number]).await?;
+    let row = client
+        .query_one(STATUS, &[&xid, &attempt.proxy, &attempt.number])
+        .await?;
     let in_progress: Option<bool> = row.try_get(0)?;
     Ok(match (row.try_get(1)?, in_progress) {
         (true, _) => Outcome::Committed,
@@ -315,6 +340,8 @@ pub(super) async fn outcome(
 /// Forgets the attempts of `before.proxy` below `before.number`, and those of
 /// proxies that ended long ago.
 pub(super) async fn forget(client: &Object, before: Attempt) -> Result<(), StoreError> {
-    client.execute(FORGET, &[&before.proxy, &before.number]).await?;
+    client
+        .execute(FORGET, &[&before.proxy, &before.number])
+        .await?;
     Ok(())
 }

@@ -49,11 +49,16 @@ impl Store {
         connection.application_name("freshet");
         connection.connect_timeout(settings.connect_timeout);
         connection.keepalives_idle(std::time::Duration::from_secs(10));
-        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let recycling = ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        };
         let manager = if connection.get_ssl_mode() == SslMode::Disable {
             Manager::from_config(connection, tokio_postgres::NoTls, recycling)
         } else {
-            let identity = settings.tls_certificate.as_deref().zip(settings.tls_key.as_deref());
+            let identity = settings
+                .tls_certificate
+                .as_deref()
+                .zip(settings.tls_key.as_deref());
             let client = tls::client(settings.tls_ca.as_deref(), identity)?;
             let connector = MakeRustlsConnect::new(client.as_ref().clone());
             Manager::from_config(connection, connector, recycling)
@@ -61,11 +66,18 @@ impl Store {
         let wait = Some(settings.connect_timeout);
         let pool = Pool::builder(manager)
             .max_size(usize::from(settings.pool_size))
-            .timeouts(Timeouts { wait, create: wait, recycle: wait })
+            .timeouts(Timeouts {
+                wait,
+                create: wait,
+                recycle: wait,
+            })
             .runtime(deadpool_postgres::Runtime::Tokio1)
             .build()
             .map_err(|error| tls::TlsError::Settings(rustls::Error::General(error.to_string())))?;
-        Ok(Self { pool, clock: RemoteClock::new() })
+        Ok(Self {
+            pool,
+            clock: RemoteClock::new(),
+        })
     }
 
     /// A connection; it goes back to the pool when dropped.
@@ -87,7 +99,11 @@ impl Store {
     /// Connections: `(in use, idle, at most)`.
     pub fn pool_status(&self) -> (usize, usize, usize) {
         let status = self.pool.status();
-        (status.size.saturating_sub(status.available), status.available, status.max_size)
+        (
+            status.size.saturating_sub(status.available),
+            status.available,
+            status.max_size,
+        )
     }
 
     /// Reads `keys` from one snapshot.

@@ -53,7 +53,11 @@ impl From<tokio_postgres::Error> for StoreError {
                 Self::Unreachable(describe(&error))
             }
             Some(_) => Self::Refused(error),
-            None => Self::Lost(error),
+            // Without a code it is the connection, or a value that cannot be sent.
+            None => match std::error::Error::source(&error) {
+                Some(cause) if !cause.is::<std::io::Error>() => Self::Refused(error),
+                _ => Self::Lost(error),
+            },
         }
     }
 }

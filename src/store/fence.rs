@@ -41,7 +41,9 @@ impl FenceState {
             "active" => Ok(Self::Active),
             "closing" => Ok(Self::Closing),
             "bypass" => Ok(Self::Bypass),
-            other => Err(StoreError::Schema(format!("unknown state '{other}' in freshet.fence"))),
+            other => Err(StoreError::Schema(format!(
+                "unknown state '{other}' in freshet.fence"
+            ))),
         }
     }
 }
@@ -77,13 +79,20 @@ impl Registration {
             )
             .await?;
         let id: i32 = row.try_get(0)?;
-        session.execute("SELECT pg_advisory_lock($1, $2)", &[&ALIVE_CLASS, &id]).await?;
-        Ok(Self { id, session: Some(session) })
+        session
+            .execute("SELECT pg_advisory_lock($1, $2)", &[&ALIVE_CLASS, &id])
+            .await?;
+        Ok(Self {
+            id,
+            session: Some(session),
+        })
     }
 
     /// Whether the session that proves that this proxy lives has ended.
     pub fn is_lost(&self) -> bool {
-        self.session.as_ref().is_none_or(|session| session.is_closed())
+        self.session
+            .as_ref()
+            .is_none_or(|session| session.is_closed())
     }
 
     /// Marks this proxy as ended: an orderly stop, after its last commit.
@@ -111,8 +120,9 @@ impl Drop for Registration {
 
 /// Reads the fence row.
 pub(super) async fn read(client: &Object) -> Result<FenceRow, StoreError> {
-    let statement =
-        client.prepare_cached("SELECT generation, state, run_id FROM freshet.fence").await?;
+    let statement = client
+        .prepare_cached("SELECT generation, state, run_id FROM freshet.fence")
+        .await?;
     let row = client.query_one(&statement, &[]).await?;
     Ok(FenceRow {
         generation: Generation(row.try_get(0)?),
@@ -163,10 +173,14 @@ pub(super) async fn activate(
     generation: Generation,
     run_id: &str,
 ) -> Result<FenceRow, StoreError> {
-    exclusively(client, "
+    exclusively(
+        client,
+        "
         UPDATE freshet.fence
            SET state = 'active', run_id = $2, changed_at = now(), reason = 'the cache is back'
-         WHERE generation = $1 AND state = 'bypass'", &[&generation.0, &run_id])
+         WHERE generation = $1 AND state = 'bypass'",
+        &[&generation.0, &run_id],
+    )
     .await
 }
 
@@ -179,7 +193,7 @@ pub(super) async fn skip_to(
 ) -> Result<FenceRow, StoreError> {
     exclusively(client, "
         UPDATE freshet.fence
-           SET generation = $2 + 1, changed_at = now(), reason = 'the cache is ahead of the store'
+           SET generation = $2::bigint + 1, changed_at = now(), reason = 'the cache is ahead of the store'
          WHERE generation = $1 AND state = 'bypass'", &[&generation.0, &mark.0])
     .await
 }
@@ -210,7 +224,9 @@ async fn exclusively(
 pub(super) async fn lock_exclusively(
     transaction: &deadpool_postgres::Transaction<'_>,
 ) -> Result<(), StoreError> {
-    transaction.execute("SELECT pg_advisory_xact_lock($1, 0)", &[&FENCE_CLASS]).await?;
+    transaction
+        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&FENCE_CLASS])
+        .await?;
     Ok(())
 }
 
@@ -219,7 +235,10 @@ pub(super) async fn lock_exclusively(
 pub(super) async fn prove_dead(client: &mut Object, id: i32) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     let row = transaction
-        .query_one("SELECT pg_try_advisory_xact_lock($1, $2)", &[&ALIVE_CLASS, &id])
+        .query_one(
+            "SELECT pg_try_advisory_xact_lock($1, $2)",
+            &[&ALIVE_CLASS, &id],
+        )
         .await?;
     let marked: Option<bool> = transaction
         .query_opt("SELECT alive FROM freshet.proxy WHERE id = $1", &[&id])
@@ -229,7 +248,12 @@ pub(super) async fn prove_dead(client: &mut Object, id: i32) -> Result<bool, Sto
         return Ok(false);
     }
     // Waits for its open transactions; one that begins later finds the mark.
-    transaction.execute("SELECT pg_advisory_xact_lock($1, $2)", &[&TRANSACTION_CLASS, &id]).await?;
+    transaction
+        .execute(
+            "SELECT pg_advisory_xact_lock($1, $2)",
+            &[&TRANSACTION_CLASS, &id],
+        )
+        .await?;
     transaction
         .execute(
             "UPDATE freshet.proxy SET alive = false, ended_at = coalesce(ended_at, now())
@@ -244,12 +268,18 @@ pub(super) async fn prove_dead(client: &mut Object, id: i32) -> Result<bool, Sto
 /// Marks dead whoever of the registered is dead, so that the fence need not wait for it.
 pub(super) async fn bury_the_dead(client: &mut Object, own: i32) -> Result<(), StoreError> {
     let rows = client
-        .query("SELECT id FROM freshet.proxy WHERE alive AND id <> $1 ORDER BY id LIMIT 1000", &[&own])
+        .query(
+            "SELECT id FROM freshet.proxy WHERE alive AND id <> $1 ORDER BY id LIMIT 1000",
+            &[&own],
+        )
         .await?;
     for row in rows {
         let id: i32 = row.try_get(0)?;
         if prove_dead(client, id).await? {
-            tracing::info!(proxy = id, "a proxy that ended without a word is marked dead");
+            tracing::info!(
+                proxy = id,
+                "a proxy that ended without a word is marked dead"
+            );
         }
     }
     Ok(())
@@ -258,13 +288,16 @@ pub(super) async fn bury_the_dead(client: &mut Object, own: i32) -> Result<(), S
 /// Tries to become the one proxy that brings the cache back. The lock is the
 /// session's: give the connection to [`end_return`] afterwards.
 pub(super) async fn try_return(client: &Object) -> Result<bool, StoreError> {
-    let row =
-        client.query_one("SELECT pg_try_advisory_lock($1, 0)", &[&RETURN_CLASS]).await?;
+    let row = client
+        .query_one("SELECT pg_try_advisory_lock($1, 0)", &[&RETURN_CLASS])
+        .await?;
     Ok(row.try_get(0)?)
 }
 
 /// Lets others bring the cache back.
 pub(super) async fn end_return(client: &Object) -> Result<(), StoreError> {
-    client.execute("SELECT pg_advisory_unlock($1, 0)", &[&RETURN_CLASS]).await?;
+    client
+        .execute("SELECT pg_advisory_unlock($1, 0)", &[&RETURN_CLASS])
+        .await?;
     Ok(())
 }

@@ -38,7 +38,10 @@ pub(super) async fn scan(
     count: i64,
 ) -> Result<ScanPage, StoreError> {
     let Ok(from) = i64::try_from(cursor) else {
-        return Ok(ScanPage { cursor: 0, keys: Vec::new() });
+        return Ok(ScanPage {
+            cursor: 0,
+            keys: Vec::new(),
+        });
     };
     let sql = format!(
         "SELECT key, freshet.scan_position(key) FROM freshet.keys
@@ -46,13 +49,18 @@ pub(super) async fn scan(
           ORDER BY freshet.scan_position(key) FETCH FIRST $3 ROWS WITH TIES"
     );
     let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&index(db), &from, &count]).await?;
+    let rows = client
+        .query(&statement, &[&index(db), &from, &count])
+        .await?;
     let next = match rows.last() {
         Some(last) if rows.len() as i64 >= count => last.try_get::<_, i64>(1)? as u64 + 1,
         _ => 0,
     };
     // Strings are all there is in this version of the schema.
-    let keys = rows.iter().map(|row| Ok((name(row)?, Kind::String))).collect::<Result<_, StoreError>>()?;
+    let keys = rows
+        .iter()
+        .map(|row| Ok((name(row)?, Kind::String)))
+        .collect::<Result<_, StoreError>>()?;
     Ok(ScanPage { cursor: next, keys })
 }
 
@@ -69,7 +77,9 @@ pub(super) async fn keys(client: &Object, db: Db, prefix: &[u8]) -> Result<Vec<B
           WHERE db = $1 AND key >= $2 AND ($3::bytea IS NULL OR key < $3) AND {LIVE}"
     );
     let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&index(db), &prefix, &end]).await?;
+    let rows = client
+        .query(&statement, &[&index(db), &prefix, &end])
+        .await?;
     rows.iter().map(name).collect()
 }
 
@@ -99,8 +109,11 @@ pub(super) async fn sizes(client: &Object) -> Result<Vec<(Db, i64, i64)>, StoreE
     let rows = client.query(&statement, &[]).await?;
     let mut sizes = Vec::with_capacity(rows.len());
     for row in rows {
-        let db = u8::try_from(row.try_get::<_, i16>(0)?).ok().and_then(Db::new);
-        let db = db.ok_or_else(|| StoreError::Schema("freshet.keys has a database over 15".into()))?;
+        let db = u8::try_from(row.try_get::<_, i16>(0)?)
+            .ok()
+            .and_then(Db::new);
+        let db =
+            db.ok_or_else(|| StoreError::Schema("freshet.keys has a database over 15".into()))?;
         sizes.push((db, row.try_get(1)?, row.try_get(2)?));
     }
     Ok(sizes)
@@ -110,7 +123,10 @@ pub(super) async fn sizes(client: &Object) -> Result<Vec<(Db, i64, i64)>, StoreE
 pub(super) async fn size(client: &Object, db: Db) -> Result<i64, StoreError> {
     let sql = format!("SELECT count(*) FROM freshet.keys WHERE db = $1 AND {LIVE}");
     let statement = client.prepare_cached(&sql).await?;
-    Ok(client.query_one(&statement, &[&index(db)]).await?.try_get(0)?)
+    Ok(client
+        .query_one(&statement, &[&index(db)])
+        .await?
+        .try_get(0)?)
 }
 
 /// Deletes all rows of `scope`, and remembers the highest version among them.
@@ -164,8 +180,9 @@ async fn alone_in_bypass(
 ) -> Result<bool, StoreError> {
     let transaction = client.transaction().await?;
     super::fence::lock_exclusively(&transaction).await?;
-    let row =
-        transaction.query_one("SELECT generation, state FROM freshet.fence", &[]).await?;
+    let row = transaction
+        .query_one("SELECT generation, state FROM freshet.fence", &[])
+        .await?;
     if row.try_get::<_, i64>(0)? != generation.0 || row.try_get::<_, &str>(1)? != "bypass" {
         return Ok(false);
     }

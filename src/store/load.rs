@@ -34,8 +34,7 @@ pub(super) const LOCK_AND_LOAD: &str = "
        FOR UPDATE OF k";
 
 /// The time after the locks were taken, and what a missing key's version is.
-pub(super) const AFTER_LOCKS: &str =
-    "SELECT freshet.now_ms(), (SELECT version FROM freshet.purge)";
+pub(super) const AFTER_LOCKS: &str = "SELECT freshet.now_ms(), (SELECT version FROM freshet.purge)";
 
 /// A key that a batch loads under its row lock.
 #[derive(Clone, Debug)]
@@ -74,7 +73,9 @@ pub(super) async fn snapshot(client: &Object, keys: &[Key]) -> Result<Snapshot, 
     let statement = client.prepare_cached(SNAPSHOT).await?;
     let (dbs, names) = columns(keys.iter());
     let rows = client.query(&statement, &[&dbs, &names]).await?;
-    let first = rows.first().ok_or_else(|| missing_row("freshet.fence or freshet.purge"))?;
+    let first = rows
+        .first()
+        .ok_or_else(|| missing_row("freshet.fence or freshet.purge"))?;
     let now = UnixMs(first.try_get(5)?);
     let generation = Generation(first.try_get(6)?);
     let state = FenceState::parse(first.try_get(7)?)?;
@@ -86,7 +87,12 @@ pub(super) async fn snapshot(client: &Object, keys: &[Key]) -> Result<Snapshot, 
         .into_iter()
         .map(|loaded| loaded.ok_or_else(|| missing_row("freshet.purge")))
         .collect::<Result<_, _>>()?;
-    Ok(Snapshot { keys, now, generation, state })
+    Ok(Snapshot {
+        keys,
+        now,
+        generation,
+        state,
+    })
 }
 
 /// Locks and loads `requests` (in key order, each key once) within a transaction.
@@ -105,10 +111,23 @@ pub(super) async fn lock_and_load(
     )?;
     let now = UnixMs(after.try_get(0)?);
     let purged = Version(after.try_get(1)?);
-    let absent = Loaded { version: purged, content: Content::Absent, expires_at: None };
-    let mut found = vec![Locked { loaded: absent, has_row: false }; requests.len()];
+    let absent = Loaded {
+        version: purged,
+        content: Content::Absent,
+        expires_at: None,
+    };
+    let mut found = vec![
+        Locked {
+            loaded: absent,
+            has_row: false
+        };
+        requests.len()
+    ];
     for row in &rows {
-        found[ordinal(row)?] = Locked { loaded: loaded(row, now)?, has_row: true };
+        found[ordinal(row)?] = Locked {
+            loaded: loaded(row, now)?,
+            has_row: true,
+        };
     }
     Ok((found, now))
 }
@@ -120,13 +139,21 @@ fn loaded(row: &Row, now: UnixMs) -> Result<Loaded, StoreError> {
     let expires_at = row.try_get::<_, Option<i64>>(3)?.map(UnixMs);
     let expired = expires_at.is_some_and(|at| at <= now);
     if kind.is_none() || expired {
-        return Ok(Loaded { version, content: Content::Absent, expires_at: None });
+        return Ok(Loaded {
+            version,
+            content: Content::Absent,
+            expires_at: None,
+        });
     }
     let content = match row.try_get::<_, Option<RowBytes<'_>>>(4)? {
         Some(value) => Content::Value(Value::String(value.0)),
         None => Content::Header(Kind::String),
     };
-    Ok(Loaded { version, content, expires_at })
+    Ok(Loaded {
+        version,
+        content,
+        expires_at,
+    })
 }
 
 /// A `bytea` copied once, straight from the row.
@@ -147,7 +174,8 @@ impl<'a> FromSql<'a> for RowBytes<'a> {
 
 /// Databases and names as the arrays that `unnest` takes.
 pub(super) fn columns<'a>(keys: impl Iterator<Item = &'a Key>) -> (Vec<i16>, Vec<&'a [u8]>) {
-    keys.map(|key| (i16::from(key.db.index()), &key.name[..])).unzip()
+    keys.map(|key| (i16::from(key.db.index()), &key.name[..]))
+        .unzip()
 }
 
 /// Column 0, counted from 1 by `WITH ORDINALITY`, as an index.
@@ -156,5 +184,7 @@ pub(super) fn ordinal(row: &Row) -> Result<usize, StoreError> {
 }
 
 pub(super) fn missing_row(what: &str) -> StoreError {
-    StoreError::Schema(format!("the row of {what} is gone: the schema was tampered with"))
+    StoreError::Schema(format!(
+        "the row of {what} is gone: the schema was tampered with"
+    ))
 }

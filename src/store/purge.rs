@@ -35,7 +35,9 @@ pub(super) async fn purge(
 ) -> Result<Option<(Position, i64)>, StoreError> {
     let transaction = client.transaction().await?;
     super::fence::lock_exclusively(&transaction).await?;
-    let row = transaction.query_opt(PURGE, &[&older_than_ms, &rows, &from.0, &from.1]).await?;
+    let row = transaction
+        .query_opt(PURGE, &[&older_than_ms, &rows, &from.0, &from.1])
+        .await?;
     transaction.commit().await?;
     match row {
         None => Ok(None),

@@ -49,7 +49,10 @@ pub async fn migrate(store: &Store) -> Result<i32, StoreError> {
         transaction
             .execute(
                 "INSERT INTO freshet.migration (version, program) VALUES ($1, $2)",
-                &[&(index as i32 + 1), &concat!("freshet ", env!("CARGO_PKG_VERSION"))],
+                &[
+                    &(index as i32 + 1),
+                    &concat!("freshet ", env!("CARGO_PKG_VERSION")),
+                ],
             )
             .await?;
         tracing::info!(version = index + 1, "schema migrated");
@@ -59,11 +62,15 @@ pub async fn migrate(store: &Store) -> Result<i32, StoreError> {
 }
 
 async fn current_version(client: &Client) -> Result<Option<i32>, StoreError> {
-    let ledger: Option<bool> =
-        client.query_one("SELECT to_regclass('freshet.migration') IS NOT NULL", &[]).await?.get(0);
+    let ledger: Option<bool> = client
+        .query_one("SELECT to_regclass('freshet.migration') IS NOT NULL", &[])
+        .await?
+        .get(0);
     if ledger != Some(true) {
         return Ok(None);
     }
-    let row = client.query_one("SELECT max(version) FROM freshet.migration", &[]).await?;
+    let row = client
+        .query_one("SELECT max(version) FROM freshet.migration", &[])
+        .await?;
     Ok(row.get(0))
 }

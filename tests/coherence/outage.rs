@@ -90,6 +90,31 @@ fn flushed_cache_changes_no_answer() {
     assert_eq!(client.integer(&["INCR", "count"]).unwrap(), 51);
 }
 
+/// As after a restore of PostgreSQL from a backup: the cache was stamped in a
+/// future that the store has never seen.
+#[test]
+fn cache_ahead_of_the_store_is_emptied_and_used_again() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    cache.ok(&["SET", "\0f:gen", "1000"]).unwrap();
+    assert_eq!(client.call(&["GET", "none"]).unwrap(), Value::Null);
+    process::await_true("the cache is used again", LIMIT, || {
+        client.text(&["GET", "key"]).unwrap() == "value"
+            && cache.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+    })
+    .unwrap();
+    assert!(
+        cache
+            .text(&["GET", "\0f:gen"])
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            > 1000
+    );
+}
+
 #[test]
 fn start_with_a_cache_full_of_old_data_shows_none_of_it() {
     let mut stack = Stack::start().unwrap();
