@@ -37,10 +37,9 @@ model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each (needs cargo-fuzz)
-	for target in request reply; do \
-	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
-	done
+fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each
+	fuzz/run request $(FUZZ_SECONDS)
+	fuzz/run reply $(FUZZ_SECONDS)
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them
