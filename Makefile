@@ -37,10 +37,8 @@ model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each (needs cargo-fuzz)
-	for target in request reply; do \
-	    RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- -max_total_time=$(FUZZ_SECONDS); \
-	done
+fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each
+	for target in request reply; do fuzz/run $$target $(FUZZ_SECONDS); done
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them
