@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -17,6 +18,10 @@ use crate::support::{Client, Redis, Value};
 const CONNECTIONS: usize = 3;
 /// How many steps an episode has.
 const STEPS: usize = 300;
+/// No command of an episode takes longer.
+const REPLY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the search for a shorter story may take.
+const SHRINK_LIMIT: Duration = Duration::from_secs(90);
 /// A scan of so few keys ends within so many calls.
 const SCAN_CALLS: usize = 1000;
 
@@ -135,6 +140,7 @@ impl Arena<'_> {
             ours: Client::connect(self.ours)?,
             theirs: self.judge.client()?,
         };
+        pair.ours.set_reply_limit(REPLY_LIMIT)?;
         // Every second connection speaks RESP3.
         if index % 2 == 1 {
             pair.ours.ok(&["HELLO", "3"])?;
@@ -228,7 +234,10 @@ impl Pair {
         self.ours.send_raw(&bytes)?;
         self.theirs.send_raw(&bytes)?;
         for command in commands {
-            let ours = self.ours.read_with_bytes()?;
+            let ours = self
+                .ours
+                .read_with_bytes()
+                .with_context(|| format!("no reply to {}", show(command)))?;
             let theirs = self.theirs.read_with_bytes()?;
             if !rule(command).agrees((&ours.0, &ours.1), (&theirs.0, &theirs.1)) {
                 bail!(
@@ -282,15 +291,14 @@ fn scan(client: &mut Client, words: &[String]) -> Result<BTreeSet<Vec<u8>>> {
 }
 
 /// The fewest steps and commands that still fail, by leaving out ever smaller
-/// pieces, within a number of runs; with what they said.
+/// pieces, for a while; with what they said.
 pub fn shrink(steps: Vec<Step>, failure: String, arena: &Arena) -> (Vec<Step>, String) {
     let mut shortest = (steps, failure);
-    let mut runs_left = 250;
-    let mut attempt = |shortest: &mut (Vec<Step>, String), shorter: Vec<Step>| {
-        if runs_left == 0 {
+    let start = Instant::now();
+    let attempt = |shortest: &mut (Vec<Step>, String), shorter: Vec<Step>| {
+        if start.elapsed() > SHRINK_LIMIT {
             return false;
         }
-        runs_left -= 1;
         match arena.run(&shorter) {
             Ok(()) => false,
             Err(error) => {
