@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::batch::{Batch, Prepared};
+use super::batch::{Batch, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::meters::LaneMeters;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
-use crate::model::{Db, Reply};
+use crate::model::{Db, Reply, Version};
 use crate::store::{self, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -262,7 +262,12 @@ impl Worker {
     async fn gather(&mut self) -> Option<Vec<Job>> {
         let first = match self.carried.take() {
             Some(job) => job,
-            None => self.queue.recv().await?,
+            None => {
+                let job = self.queue.recv().await?;
+                // Whoever is ready to submit does so before the batch is closed.
+                tokio::task::yield_now().await;
+                job
+            }
         };
         let (mut units, mut bytes) = (first.units.len(), first.bytes);
         let mut jobs = vec![first];
@@ -398,7 +403,11 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let prepared = match batch.prepare(session, jobs).await {
+        let needs = needs(jobs);
+        if needs.is_empty() {
+            return self.commit_blind(batch, session, jobs, count).await;
+        }
+        let prepared = match batch.prepare(session, jobs, needs).await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.
@@ -421,7 +430,7 @@ impl Worker {
         match answer {
             Ok(()) => Attempt::Committed(prepared),
             Err(error @ StoreError::Lost(_)) => {
-                tracing::warn!(%error, xid = prepared.xid, "COMMIT got no answer");
+                tracing::warn!(%error, attempt = ?prepared.attempt, "COMMIT got no answer");
                 self.look_up(batch, prepared, error.to_string()).await
             }
             Err(error) => {
@@ -437,25 +446,51 @@ impl Worker {
         }
     }
 
+    /// Blind writes load nothing: one statement commits them.
+    async fn commit_blind(
+        &self,
+        batch: &Batch<'_>,
+        session: &Session,
+        jobs: &[Job],
+        count: u32,
+    ) -> Attempt {
+        let mut prepared = batch.plan_blind(jobs);
+        if prepared.is_read_only() {
+            return Attempt::NothingToDo(prepared);
+        }
+        let sent = Instant::now();
+        let committed = batch.commit_blind(session, &mut prepared).await;
+        self.meters.commit_seconds.record(sent.elapsed());
+        match committed {
+            Ok(()) => Attempt::Committed(prepared),
+            Err(failure) if failure.is_lost() => {
+                tracing::warn!(attempt = ?prepared.attempt, "a write got no answer");
+                let cause = "the connection to PostgreSQL was lost".to_owned();
+                self.look_up(batch, prepared, cause).await
+            }
+            Err(failure) => {
+                batch.sweep(&failure.keys).await;
+                batch.disturbed(failure, count).await
+            }
+        }
+    }
+
     /// Learns what became of a COMMIT without an answer. It is never sent twice.
     async fn look_up(&self, batch: &Batch<'_>, prepared: Prepared, cause: String) -> Attempt {
         match outcome(&self.store, &prepared, self.unknown_timeout).await {
             Some(Outcome::Committed) => {
-                tracing::info!(
-                    xid = prepared.xid,
-                    "the COMMIT without an answer has committed"
-                );
-                Attempt::Committed(prepared)
+                tracing::info!(attempt = ?prepared.attempt, "the unanswered COMMIT has committed");
+                match versions(&self.store, &prepared).await {
+                    Some(versions) => Attempt::Committed(prepared.with_versions(versions)),
+                    None => Attempt::Unknown(prepared, cause),
+                }
             }
             Some(Outcome::Aborted) => {
-                tracing::info!(
-                    xid = prepared.xid,
-                    "the COMMIT without an answer was rolled back"
-                );
+                tracing::info!(attempt = ?prepared.attempt, "the unanswered COMMIT was rolled back");
                 batch.sweep(&prepared.changed_keys()).await;
                 Attempt::Again(Refusal::StoreAway(cause))
             }
-            _ => Attempt::Unknown(prepared, cause),
+            None => Attempt::Unknown(prepared, cause),
         }
     }
 
@@ -496,14 +531,11 @@ impl Worker {
         let telling = self.telling();
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
-            tracing::warn!(
-                xid = prepared.xid,
-                ?found,
-                "the unanswered COMMIT is resolved"
-            );
-            let prepared = match found {
-                Some(Outcome::Committed) => prepared.into_invalidation(),
-                Some(Outcome::Aborted) => prepared.into_sweep(),
+            tracing::warn!(attempt = ?prepared.attempt, ?found, "the unanswered COMMIT is resolved");
+            let versions = versions(&store, &prepared).await;
+            let prepared = match (found, versions) {
+                (Some(Outcome::Committed), Some(versions)) => prepared.with_versions(versions),
+                (Some(Outcome::Aborted), _) => prepared.into_sweep(),
                 _ => {
                     let generation = prepared.phase.generation();
                     telling
@@ -538,16 +570,19 @@ async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<
     let asked = Instant::now();
     let mut pause = OUTCOME_PAUSE;
     loop {
-        match store.outcome(&prepared.xid, prepared.attempt).await {
-            Ok(Outcome::InProgress) | Err(_) => {}
-            Ok(decided) => return Some(decided),
-        }
-        if asked.elapsed() >= limit {
-            return None;
+        let left = limit.checked_sub(asked.elapsed())?;
+        if let Ok(Ok(decided)) = tokio::time::timeout(left, store.outcome(prepared.attempt)).await {
+            return Some(decided);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// The versions that the keys of a committed batch have by now, for the cache.
+async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
+    let snapshot = store.snapshot(&prepared.changed_keys()).await.ok()?;
+    Some(snapshot.keys.iter().map(|found| found.version).collect())
 }
 
 /// The last step of a batch, beside the lane.
