@@ -145,8 +145,12 @@ pub fn pgbench(server: &Postgres, database: &str, clients: u32, seconds: f64) ->
         .args(["-c", &clients.to_string(), "-j", &threads.to_string()])
         .args(["-T", &seconds.ceil().to_string()])
         .arg("-f")
-        .arg(&script)
-        .arg(database);
+        .arg(&script);
+    if clients > 1 {
+        // To log every transaction would slow pgbench down.
+        command.arg("--sampling-rate=0.1");
+    }
+    command.arg(database);
     let output = process::run(command)?;
     let rate = output
         .lines()
