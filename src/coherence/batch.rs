@@ -200,15 +200,37 @@ impl<'a> Batch<'a> {
         self.prepared(plan, versions)
     }
 
-    /// Begins a blind batch in the cache and commits it in the store.
+    /// The batch of an attempt that was begun before.
+    pub(super) fn resume(
+        store: &'a Store,
+        cache: &'a Cache,
+        fence: &'a Fence,
+        prepared: &Prepared,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            fence,
+            phase: prepared.phase,
+            number: prepared.number,
+            attempt: prepared.attempt,
+            id: prepared.id.clone(),
+        }
+    }
+
+    /// Begins a blind batch in the cache.
+    pub(super) async fn begin_blind(&self, prepared: &Prepared) -> Result<(), Failure> {
+        let keys: Vec<&Key> = prepared.changed.iter().map(|(key, ..)| key).collect();
+        let begun = self.begin(&keys).await;
+        begun.map_err(|cause| self.begun(cause, prepared.changed_keys()))
+    }
+
+    /// Commits a blind batch that is begun.
     pub(super) async fn commit_blind(
         &self,
         session: &Session,
         prepared: &mut Prepared,
     ) -> Result<(), Failure> {
-        let keys: Vec<&Key> = prepared.changed.iter().map(|(key, ..)| key).collect();
-        let begun = self.begin(&keys).await;
-        begun.map_err(|cause| self.begun(cause, prepared.changed_keys()))?;
         let changes: Vec<Change<'_>> = prepared
             .changed
             .iter()
