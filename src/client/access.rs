@@ -135,7 +135,7 @@ fn change_protocol(client: &mut Client, hub: &Hub, call: &Call) -> Result<(), Re
     if client.user.is_none() {
         return Err(Reply::error(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-             HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and \
+             HELLO AUTH <user> <pass> option can be used to authenticate the client and \
              select the RESP protocol version at the same time",
         ));
     }
