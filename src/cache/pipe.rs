@@ -183,6 +183,9 @@ async fn write_requests(
         };
         if out.is_empty() {
             shared.sent.notified().await;
+            // Whoever is ready to send does so before the bytes go out: one
+            // system call for many clients.
+            tokio::task::yield_now().await;
             continue;
         }
         if let Err(error) = writer.write_all(&out).await {

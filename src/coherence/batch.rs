@@ -8,7 +8,7 @@ use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
-use crate::model::{Effect, Key, Reply, UnixMs, Value, Version};
+use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
     Written,
@@ -33,9 +33,7 @@ pub(super) struct Prepared {
     pub(super) number: u64,
     /// Its id in the cache.
     pub(super) id: String,
-    /// The transaction's id in the store.
-    pub(super) xid: String,
-    /// Its mark there.
+    /// Its mark in the store.
     pub(super) attempt: store::Attempt,
     /// One for each call, in order.
     pub(super) replies: Vec<Reply>,
@@ -74,12 +72,24 @@ impl Prepared {
     }
 
     /// The same batch, of which the cache is told only that its keys changed.
-    pub(super) fn into_invalidation(mut self) -> Self {
+    fn into_invalidation(mut self) -> Self {
         // An effect that fits on nothing: the content goes, the floor rises.
         for (_, effect, _) in &mut self.changed {
             *effect = Effect::Expiry(Some(UnixMs(0)));
         }
         self
+    }
+
+    /// The same batch, of which only is known that its keys' versions are at most these.
+    pub(super) fn with_versions(mut self, versions: Vec<Version>) -> Self {
+        self.set_versions(versions);
+        self.into_invalidation()
+    }
+
+    fn set_versions(&mut self, versions: Vec<Version>) {
+        for ((_, _, told), version) in self.changed.iter_mut().zip(versions) {
+            *told = version;
+        }
     }
 
     /// The same batch, rolled back: only its id is taken out of the cache.
@@ -118,6 +128,11 @@ enum Cause {
 }
 
 impl Failure {
+    /// Whether the connection ended: a statement that commits by itself may have done so.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.cause, Cause::Store(StoreError::Lost(_)))
+    }
+
     fn early(cause: Cause) -> Self {
         Self {
             cause,
@@ -148,12 +163,8 @@ impl Plan {
             .collect()
     }
 
-    fn begun(&self) -> Vec<&Key> {
-        self.changes
-            .iter()
-            .map(|(key, ..)| key)
-            .filter(|key| !is_reserved(key))
-            .collect()
+    fn keys(&self) -> Vec<Key> {
+        self.changes.iter().map(|(key, ..)| key.clone()).collect()
     }
 }
 
@@ -181,62 +192,92 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Everything up to COMMIT.
+    /// A batch that needs nothing loaded, with its effects; not begun.
+    pub(super) fn plan_blind(&self, jobs: &[Job]) -> Prepared {
+        let now = self.store.clock().now();
+        let plan = run(jobs, Workspace::default(), &[], &[], now);
+        let versions = vec![Version(0); plan.changes.len()];
+        self.prepared(plan, versions)
+    }
+
+    /// The batch of an attempt that was begun before.
+    pub(super) fn resume(
+        store: &'a Store,
+        cache: &'a Cache,
+        fence: &'a Fence,
+        prepared: &Prepared,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            fence,
+            phase: prepared.phase,
+            number: prepared.number,
+            attempt: prepared.attempt,
+            id: prepared.id.clone(),
+        }
+    }
+
+    /// Begins a blind batch in the cache.
+    pub(super) async fn begin_blind(&self, prepared: &Prepared) -> Result<(), Failure> {
+        let keys: Vec<&Key> = prepared.changed.iter().map(|(key, ..)| key).collect();
+        let begun = self.begin(&keys).await;
+        begun.map_err(|cause| self.begun(cause, prepared.changed_keys()))
+    }
+
+    /// Commits a blind batch that is begun.
+    pub(super) async fn commit_blind(
+        &self,
+        session: &Session,
+        prepared: &mut Prepared,
+    ) -> Result<(), Failure> {
+        let changes: Vec<Change<'_>> = prepared
+            .changed
+            .iter()
+            .map(|(key, effect, _)| Change {
+                key,
+                effect,
+                row: RowState::LockedOrBlind,
+            })
+            .collect();
+        let written = session
+            .write_blind(self.attempt, expected(self.phase), &changes, prepared.now)
+            .await;
+        let (now, versions) =
+            written.map_err(|error| self.begun(self.cause(error), prepared.changed_keys()))?;
+        self.store.clock().set(now);
+        prepared.set_versions(versions);
+        Ok(())
+    }
+
+    /// Everything up to COMMIT of a batch that needs `needs`.
     pub(super) async fn prepare(
         &self,
         session: &Session,
         jobs: &[Job],
+        needs: BTreeMap<Key, Need>,
     ) -> Result<Prepared, Failure> {
-        let needs = needs(jobs);
-        let (guard, plan, versions) = if needs.is_empty() {
-            self.write_blind(session, jobs).await?
-        } else {
-            self.load_and_write(session, jobs, needs).await?
-        };
+        let (plan, versions) = self.load_and_write(session, jobs, needs).await?;
+        Ok(self.prepared(plan, versions))
+    }
+
+    fn prepared(&self, plan: Plan, versions: Vec<Version>) -> Prepared {
         let changed = plan
             .changes
             .into_iter()
             .zip(versions)
             .map(|((key, effect, _), version)| (key, effect, version))
             .collect();
-        Ok(Prepared {
+        Prepared {
             phase: self.phase,
             number: self.number,
             id: self.id.clone(),
-            xid: guard.xid,
             attempt: self.attempt,
             replies: plan.replies,
             changed,
             seen: plan.seen,
             now: plan.now,
-        })
-    }
-
-    /// Nothing to load: one round trip, in which the cache hides the keys too.
-    async fn write_blind(
-        &self,
-        session: &Session,
-        jobs: &[Job],
-    ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
-        let plan = run(
-            jobs,
-            Workspace::default(),
-            &[],
-            &[],
-            self.store.clock().now(),
-        );
-        let changes = plan.stored();
-        let (persisted, begun) = tokio::join!(
-            session.begin_and_write(self.attempt, &changes, plan.now),
-            self.begin(&plan)
-        );
-        let (guard, written) = persisted.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-        begun.map_err(|cause| self.begun(cause, &plan))?;
-        self.check(&guard)
-            .map_err(|cause| self.begun(cause, &plan))?;
-        let versions = self.versions(written, &plan)?;
-        drop(changes);
-        Ok((guard, plan, versions))
+        }
     }
 
     async fn load_and_write(
@@ -244,7 +285,7 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
-    ) -> Result<(Guard, Plan, Vec<Version>), Failure> {
+    ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
             .map(|(key, need)| LoadRequest { key, need })
@@ -260,23 +301,24 @@ impl<'a> Batch<'a> {
         }
         let plan = run(jobs, workspace, &requests, &locked, now);
         if plan.changes.is_empty() {
-            return Ok((guard, plan, Vec::new()));
+            return Ok((plan, Vec::new()));
         }
         let changes = plan.stored();
-        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&plan));
-        let written = written.map_err(|e| self.begun(Cause::Store(e), &plan))?;
-        begun.map_err(|cause| self.begun(cause, &plan))?;
+        let keys: Vec<&Key> = plan.changes.iter().map(|(key, ..)| key).collect();
+        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&keys));
+        let written = written.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
+        begun.map_err(|cause| self.begun(cause, plan.keys()))?;
         let versions = self.versions(written, &plan)?;
         drop(changes);
-        Ok((guard, plan, versions))
+        Ok((plan, versions))
     }
 
     /// Registers the batch in the cache and hides its keys there.
-    async fn begin(&self, plan: &Plan) -> Result<(), Cause> {
+    async fn begin(&self, keys: &[&Key]) -> Result<(), Cause> {
         let Phase::Active(generation) = self.phase else {
             return Ok(());
         };
-        let keys = plan.begun();
+        let keys: Vec<&Key> = keys.iter().copied().filter(|k| !is_reserved(k)).collect();
         if keys.is_empty() {
             return Ok(());
         }
@@ -286,8 +328,7 @@ impl<'a> Batch<'a> {
             .map_err(Cause::Cache)
     }
 
-    fn begun(&self, cause: Cause, plan: &Plan) -> Failure {
-        let keys = plan.changes.iter().map(|(key, ..)| key.clone()).collect();
+    fn begun(&self, cause: Cause, keys: Vec<Key>) -> Failure {
         Failure {
             cause,
             may_have_begun: matches!(self.phase, Phase::Active(_)),
@@ -298,7 +339,7 @@ impl<'a> Batch<'a> {
     fn versions(&self, written: Written, plan: &Plan) -> Result<Vec<Version>, Failure> {
         match written {
             Written::Versions(versions) => Ok(versions),
-            Written::Contended => Err(self.begun(Cause::Moved(Refusal::Contended), plan)),
+            Written::Contended => Err(self.begun(Cause::Moved(Refusal::Contended), plan.keys())),
         }
     }
 
@@ -329,25 +370,30 @@ impl<'a> Batch<'a> {
     fn check(&self, guard: &Guard) -> Result<(), Cause> {
         self.store.clock().set(guard.now);
         if !guard.alive {
-            tracing::warn!(
-                proxy = self.attempt.proxy,
-                "this proxy was declared dead: it registers anew"
-            );
-            self.fence.registration_lost();
-            return Err(Cause::Moved(Refusal::Unsettled));
+            return Err(self.cause(StoreError::DeclaredDead));
         }
-        let expected = match self.phase {
-            Phase::Active(generation) => (generation, FenceState::Active),
-            Phase::Bypass(generation) => (generation, FenceState::Bypass),
-            Phase::Closing(generation) => (generation, FenceState::Closing),
-        };
-        if (guard.generation, guard.state) != expected {
-            self.fence.suspect(&CacheError::Fenced(
-                "the store has another generation".into(),
-            ));
-            return Err(Cause::Moved(Refusal::Unsettled));
+        if (guard.generation, guard.state) != expected(self.phase) {
+            return Err(self.cause(StoreError::FenceMoved));
         }
         Ok(())
+    }
+
+    /// What an error of the store means; the fence hears what concerns it.
+    fn cause(&self, error: StoreError) -> Cause {
+        match error {
+            StoreError::DeclaredDead => {
+                let proxy = self.attempt.proxy;
+                tracing::warn!(proxy, "this proxy was declared dead: it registers anew");
+                self.fence.registration_lost();
+                Cause::Moved(Refusal::Unsettled)
+            }
+            StoreError::FenceMoved => {
+                let moved = CacheError::Fenced("the store has another generation".into());
+                self.fence.suspect(&moved);
+                Cause::Moved(Refusal::Unsettled)
+            }
+            error => Cause::Store(error),
+        }
     }
 
     /// Takes the id out of the cache after the rollback was confirmed. Errors are
@@ -374,9 +420,18 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// The state of the fence row in which a batch of `phase` may commit.
+fn expected(phase: Phase) -> (Generation, FenceState) {
+    match phase {
+        Phase::Active(generation) => (generation, FenceState::Active),
+        Phase::Bypass(generation) => (generation, FenceState::Bypass),
+        Phase::Closing(generation) => (generation, FenceState::Closing),
+    }
+}
+
 /// What must be loaded. If anything must, all keys of the batch are locked, so
 /// that every transaction takes its locks in key order.
-fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {

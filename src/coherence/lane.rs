@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::batch::{Batch, Prepared};
+use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
+use super::gather::{Ahead, Gathered, Gatherer};
 use super::meters::LaneMeters;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
-use crate::model::{Db, Reply};
+use crate::model::{Db, Reply, Version};
 use crate::store::{self, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -113,21 +114,32 @@ impl Lane {
         });
         // Semaphores count in kilobytes: a permit number is a u32.
         let bytes_max = (settings.queue_bytes.as_u64() >> 10).min(u64::from(u32::MAX >> 3)) as u32;
+        let numbers = Arc::new(AtomicU64::new(0));
+        // One batch is begun ahead, no more: it would only grow old.
+        let (gathered, batches) = mpsc::channel(1);
+        let gatherer = Gatherer {
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            fence: Arc::clone(&fence),
+            queue,
+            numbers: Arc::clone(&numbers),
+            max_units: settings.max_batch_units as usize,
+            max_bytes: settings.max_batch_bytes.as_usize(),
+            carried: None,
+        };
         let worker = Worker {
             store,
             cache,
             fence,
             meters: LaneMeters::new(),
-            queue,
+            batches,
             session: None,
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
-            max_units: settings.max_batch_units as usize,
-            max_bytes: settings.max_batch_bytes.as_usize(),
             unknown_timeout: settings.unknown_timeout,
-            numbers: AtomicU64::new(0),
-            carried: None,
+            numbers,
         };
+        tokio::spawn(gatherer.run(gathered));
         tokio::spawn(worker.run());
         Arc::new(Self {
             jobs,
@@ -233,55 +245,31 @@ struct Worker {
     cache: Arc<Cache>,
     fence: Arc<Fence>,
     meters: LaneMeters,
-    queue: mpsc::Receiver<Job>,
+    batches: mpsc::Receiver<Gathered>,
     session: Option<Session>,
     applies: Arc<Semaphore>,
     progress: Arc<Progress>,
-    max_units: usize,
-    max_bytes: usize,
     unknown_timeout: Duration,
-    numbers: AtomicU64,
-    /// A job that did not fit into the batch before.
-    carried: Option<Job>,
+    numbers: Arc<AtomicU64>,
 }
 
 impl Worker {
     async fn run(mut self) {
-        while let Some(jobs) = self.gather().await {
+        while let Some(Gathered { jobs, ahead }) = self.batches.recv().await {
             let units = jobs.iter().map(|job| job.units.len()).sum::<usize>();
             self.meters.batch_units.record(units as f64);
             self.meters
                 .batch_bytes
                 .record(jobs.iter().map(|job| job.bytes).sum::<usize>() as f64);
-            self.meters.depth.set((self.queue.len() + units) as f64);
-            self.commit(jobs).await;
+            self.meters.depth.set(units as f64);
+            self.commit(jobs, ahead).await;
         }
-    }
-
-    /// What waits now, up to the bounds of a batch; waits only for the first job.
-    async fn gather(&mut self) -> Option<Vec<Job>> {
-        let first = match self.carried.take() {
-            Some(job) => job,
-            None => self.queue.recv().await?,
-        };
-        let (mut units, mut bytes) = (first.units.len(), first.bytes);
-        let mut jobs = vec![first];
-        while let Ok(job) = self.queue.try_recv() {
-            units += job.units.len();
-            bytes += job.bytes;
-            if units > self.max_units || bytes > self.max_bytes {
-                self.carried = Some(job);
-                break;
-            }
-            jobs.push(job);
-        }
-        Some(jobs)
     }
 
     /// Commits the jobs together; one by one if a unit among them is at fault.
-    async fn commit(&mut self, jobs: Vec<Job>) {
+    async fn commit(&mut self, jobs: Vec<Job>, ahead: Option<Ahead>) {
         let started = Instant::now();
-        match self.attempts(&jobs).await {
+        match self.attempts(&jobs, ahead).await {
             Ok(attempt) => self.conclude(jobs, attempt, started).await,
             Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
                 self.refuse(jobs, &Refusal::Refused(error.to_string()));
@@ -305,7 +293,7 @@ impl Worker {
                     _room: None,
                 }];
                 let started = Instant::now();
-                match self.attempts(&single).await {
+                match self.attempts(&single, None).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
                     Err(Attempt::Poisoned(error)) => {
                         self.refuse(single, &Refusal::Refused(error.to_string()));
@@ -324,11 +312,15 @@ impl Worker {
     }
 
     /// Tries until it is decided: committed, refused, or unknown.
-    async fn attempts(&mut self, jobs: &[Job]) -> Result<Attempt, Attempt> {
+    async fn attempts(
+        &mut self,
+        jobs: &[Job],
+        mut ahead: Option<Ahead>,
+    ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
         let mut count = 0;
         loop {
-            let refusal = match self.attempt(jobs, count).await {
+            let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
                 decided => return Ok(decided),
@@ -348,31 +340,72 @@ impl Worker {
         }
     }
 
-    async fn attempt(&mut self, jobs: &[Job], count: u32) -> Attempt {
-        let phase = match self.fence.settled().await {
-            Ok(phase) => phase,
-            Err(refusal) => return Attempt::Again(refusal),
-        };
-        let session = match self.session.take() {
-            Some(session) if !session.is_closed() => session,
-            _ => match Session::open(&self.store).await {
-                Ok(session) => session,
-                Err(error) => return Attempt::Again(Refusal::StoreAway(error.to_string())),
-            },
+    async fn attempt(&mut self, jobs: &[Job], count: u32, ahead: Option<Ahead>) -> Attempt {
+        let (phase, session) = match (self.ready().await, ahead) {
+            (Ok((_, session)), Some(ahead)) => {
+                return self.commit_ahead(session, ahead, count).await;
+            }
+            (Ok(ready), None) => ready,
+            (Err(refusal), ahead) => {
+                if let Some(ahead) = ahead {
+                    self.give_up(ahead).await;
+                }
+                return Attempt::Again(refusal);
+            }
         };
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+        let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
+        let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
+        self.after_attempt(session, &attempt, number);
+        attempt
+    }
+
+    /// A settled fence and a connection to the store.
+    async fn ready(&mut self) -> Result<(Phase, Session), Refusal> {
+        let phase = self.fence.settled().await?;
+        match self.session.take() {
+            Some(session) if !session.is_closed() => Ok((phase, session)),
+            _ => match Session::open(&self.store).await {
+                Ok(session) => Ok((phase, session)),
+                Err(error) => Err(Refusal::StoreAway(error.to_string())),
+            },
+        }
+    }
+
+    /// Takes a batch that was begun ahead out of the cache: it never got to the store.
+    async fn give_up(&self, ahead: Ahead) {
+        let batch = Batch::resume(&self.store, &self.cache, &self.fence, &ahead.prepared);
+        batch.sweep(&ahead.prepared.changed_keys()).await;
+        self.progress.finish(ahead.prepared.number);
+    }
+
+    /// Goes on with a batch that was begun while the one before it was committed.
+    async fn commit_ahead(&mut self, session: Session, ahead: Ahead, count: u32) -> Attempt {
+        let Ahead { prepared, begun } = ahead;
+        let (store, cache, fence) = (
+            Arc::clone(&self.store),
+            Arc::clone(&self.cache),
+            Arc::clone(&self.fence),
+        );
+        let batch = Batch::resume(&store, &cache, &fence, &prepared);
+        let number = prepared.number;
+        let attempt = self
+            .commit_begun(&batch, &session, prepared, begun, count)
+            .await;
+        self.after_attempt(session, &attempt, number);
+        attempt
+    }
+
+    fn after_attempt(&mut self, session: Session, attempt: &Attempt, number: u64) {
         if number.is_multiple_of(FORGET_EVERY) {
             self.forget_before(number);
         }
-        let batch = Batch::new(&self.store, &self.cache, &self.fence, phase, number);
-        let attempt = self.prepare_and_commit(&batch, &session, jobs, count).await;
         if !matches!(attempt, Attempt::Committed(_)) && !matches!(attempt, Attempt::Unknown(..)) {
             self.progress.finish(number);
         }
         if !session.is_closed() {
             self.session = Some(session);
         }
-        attempt
     }
 
     /// Deletes the marks of attempts that were answered long ago.
@@ -398,7 +431,11 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let prepared = match batch.prepare(session, jobs).await {
+        let needs = needs(jobs);
+        if needs.is_empty() {
+            return self.commit_blind(batch, session, jobs, count).await;
+        }
+        let prepared = match batch.prepare(session, jobs, needs).await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.
@@ -421,7 +458,7 @@ impl Worker {
         match answer {
             Ok(()) => Attempt::Committed(prepared),
             Err(error @ StoreError::Lost(_)) => {
-                tracing::warn!(%error, xid = prepared.xid, "COMMIT got no answer");
+                tracing::warn!(%error, attempt = ?prepared.attempt, "COMMIT got no answer");
                 self.look_up(batch, prepared, error.to_string()).await
             }
             Err(error) => {
@@ -437,25 +474,68 @@ impl Worker {
         }
     }
 
+    /// Blind writes load nothing: one statement commits them.
+    async fn commit_blind(
+        &self,
+        batch: &Batch<'_>,
+        session: &Session,
+        jobs: &[Job],
+        count: u32,
+    ) -> Attempt {
+        let prepared = batch.plan_blind(jobs);
+        let begun = batch.begin_blind(&prepared).await;
+        self.commit_begun(batch, session, prepared, begun, count)
+            .await
+    }
+
+    async fn commit_begun(
+        &self,
+        batch: &Batch<'_>,
+        session: &Session,
+        mut prepared: Prepared,
+        begun: Result<(), Failure>,
+        count: u32,
+    ) -> Attempt {
+        if let Err(failure) = begun {
+            batch.sweep(&failure.keys).await;
+            return batch.disturbed(failure, count).await;
+        }
+        if prepared.is_read_only() {
+            return Attempt::NothingToDo(prepared);
+        }
+        let sent = Instant::now();
+        let committed = batch.commit_blind(session, &mut prepared).await;
+        self.meters.commit_seconds.record(sent.elapsed());
+        match committed {
+            Ok(()) => Attempt::Committed(prepared),
+            Err(failure) if failure.is_lost() => {
+                tracing::warn!(attempt = ?prepared.attempt, "a write got no answer");
+                let cause = "the connection to PostgreSQL was lost".to_owned();
+                self.look_up(batch, prepared, cause).await
+            }
+            Err(failure) => {
+                batch.sweep(&failure.keys).await;
+                batch.disturbed(failure, count).await
+            }
+        }
+    }
+
     /// Learns what became of a COMMIT without an answer. It is never sent twice.
     async fn look_up(&self, batch: &Batch<'_>, prepared: Prepared, cause: String) -> Attempt {
         match outcome(&self.store, &prepared, self.unknown_timeout).await {
             Some(Outcome::Committed) => {
-                tracing::info!(
-                    xid = prepared.xid,
-                    "the COMMIT without an answer has committed"
-                );
-                Attempt::Committed(prepared)
+                tracing::info!(attempt = ?prepared.attempt, "the unanswered COMMIT has committed");
+                match versions(&self.store, &prepared).await {
+                    Some(versions) => Attempt::Committed(prepared.with_versions(versions)),
+                    None => Attempt::Unknown(prepared, cause),
+                }
             }
             Some(Outcome::Aborted) => {
-                tracing::info!(
-                    xid = prepared.xid,
-                    "the COMMIT without an answer was rolled back"
-                );
+                tracing::info!(attempt = ?prepared.attempt, "the unanswered COMMIT was rolled back");
                 batch.sweep(&prepared.changed_keys()).await;
                 Attempt::Again(Refusal::StoreAway(cause))
             }
-            _ => Attempt::Unknown(prepared, cause),
+            None => Attempt::Unknown(prepared, cause),
         }
     }
 
@@ -496,14 +576,11 @@ impl Worker {
         let telling = self.telling();
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
-            tracing::warn!(
-                xid = prepared.xid,
-                ?found,
-                "the unanswered COMMIT is resolved"
-            );
-            let prepared = match found {
-                Some(Outcome::Committed) => prepared.into_invalidation(),
-                Some(Outcome::Aborted) => prepared.into_sweep(),
+            tracing::warn!(attempt = ?prepared.attempt, ?found, "the unanswered COMMIT is resolved");
+            let versions = versions(&store, &prepared).await;
+            let prepared = match (found, versions) {
+                (Some(Outcome::Committed), Some(versions)) => prepared.with_versions(versions),
+                (Some(Outcome::Aborted), _) => prepared.into_sweep(),
                 _ => {
                     let generation = prepared.phase.generation();
                     telling
@@ -538,16 +615,19 @@ async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<
     let asked = Instant::now();
     let mut pause = OUTCOME_PAUSE;
     loop {
-        match store.outcome(&prepared.xid, prepared.attempt).await {
-            Ok(Outcome::InProgress) | Err(_) => {}
-            Ok(decided) => return Some(decided),
-        }
-        if asked.elapsed() >= limit {
-            return None;
+        let left = limit.checked_sub(asked.elapsed())?;
+        if let Ok(Ok(decided)) = tokio::time::timeout(left, store.outcome(prepared.attempt)).await {
+            return Some(decided);
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
     }
+}
+
+/// The versions that the keys of a committed batch have by now, for the cache.
+async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
+    let snapshot = store.snapshot(&prepared.changed_keys()).await.ok()?;
+    Some(snapshot.keys.iter().map(|found| found.version).collect())
 }
 
 /// The last step of a batch, beside the lane.

@@ -2,6 +2,7 @@
 
 mod batch;
 mod fence;
+mod gather;
 mod keyspace;
 mod lane;
 mod loader;

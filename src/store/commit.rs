@@ -9,7 +9,7 @@ use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
 use super::{FenceState, Store, StoreError};
 use crate::model::{Effect, Generation, Key, UnixMs, Value, Version};
 
-const GUARD: &str = "SELECT generation, state, alive, xid, now_ms FROM freshet.guard($1, $2)";
+const GUARD: &str = "SELECT generation, state, alive, now_ms FROM freshet.guard($1, $2)";
 
 /// Writes rows whatever was there: blind writes, and rows locked by the load.
 /// Rows come back in the order of the arrays: a function scan keeps it, and so
@@ -44,11 +44,11 @@ const SET_EXPIRY: &str = "
      WHERE k.db = u.db AND k.key = u.key
     RETURNING u.ord::int, k.version";
 
-/// The mark decides: a transaction id is given out again after a crash of the
-/// server if its first transaction left nothing in the write-ahead log.
-const STATUS: &str = "
-    SELECT pg_xact_status($1::text::xid8) = 'in progress',
-           EXISTS (SELECT FROM freshet.attempt WHERE proxy = $2 AND number = $3)";
+const WRITE_BLIND: &str = "
+    SELECT now_ms, versions FROM freshet.write_blind($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+
+/// Waits for an open transaction of the attempt; see the table's comment.
+const DECIDE: &str = "INSERT INTO freshet.attempt VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
 const FORGET: &str = "
     DELETE FROM freshet.attempt a
@@ -74,8 +74,6 @@ pub struct Guard {
     pub state: FenceState,
     /// Whether this proxy's registration is alive. If not, nothing may be committed.
     pub alive: bool,
-    /// The transaction's id (`xid8` as text), by which a lost COMMIT is looked up.
-    pub xid: String,
     /// The store's clock.
     pub now: UnixMs,
 }
@@ -114,16 +112,15 @@ pub enum Written {
 pub enum Outcome {
     /// It is committed.
     Committed,
-    /// It is rolled back; it will never be committed.
+    /// It is rolled back, or was never begun; it will never be committed.
     Aborted,
-    /// The server still works on it.
-    InProgress,
 }
 
 /// A connection that runs one write transaction after another.
 pub struct Session {
     client: Object,
     guard: Statement,
+    write_blind: Statement,
     load: Statement,
     after_locks: Statement,
     upsert: Statement,
@@ -135,8 +132,9 @@ impl Session {
     /// Takes a connection from the pool and prepares the statements on it.
     pub async fn open(store: &Store) -> Result<Self, StoreError> {
         let client = store.connection().await?;
-        let (guard, load, after_locks, upsert, create, set_expiry) = tokio::try_join!(
+        let (guard, write_blind, load, after_locks, upsert, create, set_expiry) = tokio::try_join!(
             client.prepare_cached(GUARD),
+            client.prepare_cached(WRITE_BLIND),
             client.prepare_cached(LOCK_AND_LOAD),
             client.prepare_cached(AFTER_LOCKS),
             client.prepare_cached(UPSERT),
@@ -146,6 +144,7 @@ impl Session {
         Ok(Self {
             client,
             guard,
+            write_blind,
             load,
             after_locks,
             upsert,
@@ -159,19 +158,36 @@ impl Session {
         self.client.is_closed()
     }
 
-    /// Begins a transaction and writes blind `changes` in it: one round trip.
-    pub async fn begin_and_write(
+    /// Writes blind `changes` in a transaction of their own: one statement, one
+    /// round trip. What is deleted, is deleted at `now`. Returns the store's
+    /// time and the new versions.
+    ///
+    /// # Errors
+    /// [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].
+    pub async fn write_blind(
         &self,
         attempt: Attempt,
+        (generation, state): (Generation, FenceState),
         changes: &[Change<'_>],
         now: UnixMs,
-    ) -> Result<(Guard, Written), StoreError> {
-        let (_, guard, written) = tokio::try_join!(
-            self.execute("BEGIN"),
-            self.guard(attempt),
-            self.write(changes, now),
-        )?;
-        Ok((guard, written))
+    ) -> Result<(UnixMs, Vec<Version>), StoreError> {
+        let rows = Rows::of(changes.iter(), now);
+        let state = state.name();
+        let values: [&(dyn ToSql + Sync); 9] = [
+            &attempt.proxy,
+            &attempt.number,
+            &generation.0,
+            &state,
+            &rows.dbs,
+            &rows.names,
+            &rows.kinds,
+            &rows.expiries,
+            &rows.values,
+        ];
+        let row = self.client.query_one(&self.write_blind, &values).await?;
+        let versions: Vec<i64> = row.try_get(1)?;
+        let versions = versions.into_iter().map(Version).collect();
+        Ok((UnixMs(row.try_get(0)?), versions))
     }
 
     /// Begins a transaction and loads `requests` (sorted by key, each once)
@@ -250,8 +266,7 @@ impl Session {
             generation: Generation(generation),
             state: FenceState::parse(row.try_get(1)?)?,
             alive: row.try_get(2)?,
-            xid: row.try_get(3)?,
-            now: UnixMs(row.try_get(4)?),
+            now: UnixMs(row.try_get(3)?),
         })
     }
 
@@ -265,27 +280,15 @@ impl Session {
         if indices.is_empty() {
             return Ok(Vec::new());
         }
-        let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
-        let mut kinds: Vec<Option<i16>> = Vec::with_capacity(indices.len());
-        let mut expiries: Vec<Option<i64>> = Vec::with_capacity(indices.len());
-        let mut values: Vec<Option<&[u8]>> = Vec::with_capacity(indices.len());
-        for &index in indices {
-            if let Effect::Whole(entry) = changes[index].effect {
-                let Value::String(bytes) = &entry.value;
-                kinds.push(Some(STRING));
-                expiries.push(entry.expires_at.map(|at| at.0));
-                values.push(Some(bytes));
-            } else {
-                // A tombstone, purged some time after now.
-                kinds.push(None);
-                expiries.push(Some(now.0));
-                values.push(None);
-            }
-        }
-        let rows = self
-            .client
-            .query(statement, &[&dbs, &names, &kinds, &expiries, &values])
-            .await?;
+        let rows = Rows::of(indices.iter().map(|&index| &changes[index]), now);
+        let values: [&(dyn ToSql + Sync); 5] = [
+            &rows.dbs,
+            &rows.names,
+            &rows.kinds,
+            &rows.expiries,
+            &rows.values,
+        ];
+        let rows = self.client.query(statement, &values).await?;
         rows.iter()
             .map(|row| Ok(Version(row.try_get(0)?)))
             .collect()
@@ -317,23 +320,56 @@ impl Session {
     }
 }
 
+/// Changes as the arrays that `unnest` takes.
+struct Rows<'a> {
+    dbs: Vec<i16>,
+    names: Vec<&'a [u8]>,
+    kinds: Vec<Option<i16>>,
+    expiries: Vec<Option<i64>>,
+    values: Vec<Option<&'a [u8]>>,
+}
+
+impl<'a> Rows<'a> {
+    /// What is deleted becomes a tombstone, purged some time after `now`.
+    fn of<'c: 'a>(changes: impl Iterator<Item = &'c Change<'c>>, now: UnixMs) -> Self {
+        let capacity = changes.size_hint().0;
+        let mut rows = Self {
+            dbs: Vec::with_capacity(capacity),
+            names: Vec::with_capacity(capacity),
+            kinds: Vec::with_capacity(capacity),
+            expiries: Vec::with_capacity(capacity),
+            values: Vec::with_capacity(capacity),
+        };
+        for change in changes {
+            rows.dbs.push(i16::from(change.key.db.index()));
+            rows.names.push(&change.key.name[..]);
+            if let Effect::Whole(entry) = change.effect {
+                let Value::String(bytes) = &entry.value;
+                rows.kinds.push(Some(STRING));
+                rows.expiries.push(entry.expires_at.map(|at| at.0));
+                rows.values.push(Some(bytes));
+            } else {
+                rows.kinds.push(None);
+                rows.expiries.push(Some(now.0));
+                rows.values.push(None);
+            }
+        }
+        rows
+    }
+}
+
 /// The code of strings in `freshet.keys.kind`.
 const STRING: i16 = 0;
 
-/// Asks what became of `attempt`, whose transaction had the id `xid` ([`Guard::xid`]).
-pub(super) async fn outcome(
-    client: &Object,
-    xid: &str,
-    attempt: Attempt,
-) -> Result<Outcome, StoreError> {
-    let row = client
-        .query_one(STATUS, &[&xid, &attempt.proxy, &attempt.number])
-        .await?;
-    let in_progress: Option<bool> = row.try_get(0)?;
-    Ok(match (row.try_get(1)?, in_progress) {
-        (true, _) => Outcome::Committed,
-        (false, Some(true)) => Outcome::InProgress,
-        (false, _) => Outcome::Aborted,
+/// Decides what became of `attempt`: see the comment of `freshet.attempt`.
+/// Waits while its transaction is open.
+pub(super) async fn outcome(client: &Object, attempt: Attempt) -> Result<Outcome, StoreError> {
+    let values: [&(dyn ToSql + Sync); 2] = [&attempt.proxy, &attempt.number];
+    let inserted = client.execute(DECIDE, &values).await?;
+    Ok(if inserted == 0 {
+        Outcome::Committed
+    } else {
+        Outcome::Aborted
     })
 }
 

@@ -113,9 +113,9 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// Asks what became of `attempt`, whose transaction had the id `xid`.
-    pub async fn outcome(&self, xid: &str, attempt: Attempt) -> Result<Outcome, StoreError> {
-        commit::outcome(&self.connection().await?, xid, attempt).await
+    /// Decides what became of `attempt`; waits while its transaction is open.
+    pub async fn outcome(&self, attempt: Attempt) -> Result<Outcome, StoreError> {
+        commit::outcome(&self.connection().await?, attempt).await
     }
 
     /// Forgets the attempts of `before.proxy` below `before.number`.

@@ -14,6 +14,12 @@ pub enum StoreError {
     /// Another transaction was in the way; the same work may be tried again.
     #[error("conflict with another transaction: {0}")]
     Conflict(#[source] tokio_postgres::Error),
+    /// The cache is in another generation or state than the write was made for.
+    #[error("the fence has moved")]
+    FenceMoved,
+    /// This proxy's registration is marked as dead.
+    #[error("this proxy is declared dead")]
+    DeclaredDead,
     /// The server refused the statement.
     #[error("PostgreSQL refused: {}", describe(.0))]
     Refused(#[source] tokio_postgres::Error),
@@ -44,6 +50,8 @@ impl From<tokio_postgres::Error> for StoreError {
         match error.code() {
             Some(code) if *code == SqlState::T_R_SERIALIZATION_FAILURE => Self::Conflict(error),
             Some(code) if *code == SqlState::T_R_DEADLOCK_DETECTED => Self::Conflict(error),
+            Some(code) if code.code() == "FR001" => Self::FenceMoved,
+            Some(code) if code.code() == "FR002" => Self::DeclaredDead,
             // Class 57P: the server is shutting down, or cut this session.
             Some(code) if code.code().starts_with("57P") => Self::Lost(error),
             // Class 08: connection exceptions.

@@ -9,6 +9,9 @@ use crate::model::{Db, Generation, Kind};
 
 const LIVE: &str = "kind IS NOT NULL AND (expires_ms IS NULL OR expires_ms > freshet.now_ms())";
 
+/// As the index `keys_scan` has it.
+const POSITION: &str = "('x' || substr(md5(key), 1, 15))::bit(60)::bigint";
+
 /// One step of a SCAN.
 #[derive(Debug)]
 pub struct ScanPage {
@@ -44,9 +47,9 @@ pub(super) async fn scan(
         });
     };
     let sql = format!(
-        "SELECT key, freshet.scan_position(key) FROM freshet.keys
-          WHERE db = $1 AND freshet.scan_position(key) >= $2 AND {LIVE}
-          ORDER BY freshet.scan_position(key) FETCH FIRST $3 ROWS WITH TIES"
+        "SELECT key, {POSITION} FROM freshet.keys
+          WHERE db = $1 AND {POSITION} >= $2 AND {LIVE}
+          ORDER BY {POSITION} FETCH FIRST $3 ROWS WITH TIES"
     );
     let statement = client.prepare_cached(&sql).await?;
     let rows = client
@@ -87,8 +90,8 @@ pub(super) async fn keys(client: &Object, db: Db, prefix: &[u8]) -> Result<Vec<B
 pub(super) async fn random_key(client: &Object, db: Db) -> Result<Option<Bytes>, StoreError> {
     let sql = format!(
         "SELECT key FROM freshet.keys
-          WHERE db = $1 AND freshet.scan_position(key) >= $2 AND {LIVE}
-          ORDER BY freshet.scan_position(key) LIMIT 1"
+          WHERE db = $1 AND {POSITION} >= $2 AND {LIVE}
+          ORDER BY {POSITION} LIMIT 1"
     );
     let statement = client.prepare_cached(&sql).await?;
     let somewhere: i64 = rand::random_range(0..1 << 60);
