@@ -338,6 +338,7 @@ impl Reads {
     async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
         let started = Instant::now();
+        let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
             let LoadedKeys {
@@ -360,13 +361,24 @@ impl Reads {
                         })
                         .collect();
                     let token = "none";
-                    observed.is_empty()
-                        || self.cache.fill(generation, token, &observed).await.is_ok()
+                    if observed.is_empty() {
+                        true
+                    } else {
+                        match self.cache.fill(generation, token, &observed).await {
+                            Ok(_) => true,
+                            Err(error) => {
+                                // Who else would say so, if the mark of this database alone is gone?
+                                self.fence.cache_failed(generation, &error, attempt).await;
+                                false
+                            }
+                        }
+                    }
                 }
             };
             if told {
                 return Ok(answer(call, db, keys, &found, now));
             }
+            attempt += 1;
             let _ = self
                 .fence
                 .after(phase.generation(), Duration::from_millis(50))
