@@ -1,8 +1,8 @@
 //! What waits becomes a batch; a blind one is begun in the cache while the
 //! batch before it is still being committed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::mpsc;
 
@@ -10,7 +10,7 @@ use super::batch::{Batch, Failure, Prepared, needs};
 use super::lane::Job;
 use super::{Fence, Phase};
 use crate::cache::Cache;
-use crate::store::Store;
+use crate::store::{Session, Store};
 
 /// A batch for the commit lane.
 pub(super) struct Gathered {
@@ -26,6 +26,17 @@ pub(super) struct Ahead {
     pub(super) begun: Result<(), Failure>,
 }
 
+/// The lane's connection to the store, while it has one: only to be looked at.
+pub(super) type SharedSession = Arc<Mutex<Weak<Session>>>;
+
+fn is_open(session: &SharedSession) -> bool {
+    let session = session
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .upgrade();
+    session.is_some_and(|session| !session.is_closed())
+}
+
 /// The task before the lane's.
 pub(super) struct Gatherer {
     pub(super) store: Arc<Store>,
@@ -34,6 +45,8 @@ pub(super) struct Gatherer {
     pub(super) queue: mpsc::Receiver<Job>,
     /// Numbers of attempts, shared with the lane.
     pub(super) numbers: Arc<AtomicU64>,
+    /// The lane's connection to the store.
+    pub(super) session: SharedSession,
     /// Units of a batch at most.
     pub(super) max_units: usize,
     /// Bytes of requests of a batch at most.
@@ -86,7 +99,9 @@ impl Gatherer {
         let phase @ Phase::Active(_) = self.fence.phase() else {
             return None;
         };
-        if !needs(jobs).is_empty() {
+        // A begin takes the keys out of the cache: not for writes that would only
+        // be refused, while reads of them could go on.
+        if !is_open(&self.session) || !needs(jobs).is_empty() {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

@@ -4,8 +4,8 @@
 //! it does, the next batch gathers. The apply of a batch overlaps the next
 //! batch's transaction. There is no timer: a lone unit is committed at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
-use super::gather::{Ahead, Gathered, Gatherer};
+use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
 use super::{Fence, Phase, Refusal};
 use crate::cache::Cache;
@@ -84,10 +84,7 @@ struct Progress {
 
 impl Progress {
     fn finish(&self, batch: u64) {
-        let mut finished = self
-            .finished
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
         self.over.send_modify(|over| {
             if batch > *over {
                 finished.insert(batch);
@@ -117,7 +114,9 @@ impl Lane {
         let numbers = Arc::new(AtomicU64::new(0));
         // One batch is begun ahead, no more: it would only grow old.
         let (gathered, batches) = mpsc::channel(1);
+        let shared_session = SharedSession::default();
         let gatherer = Gatherer {
+            session: Arc::clone(&shared_session),
             store: Arc::clone(&store),
             cache: Arc::clone(&cache),
             fence: Arc::clone(&fence),
@@ -134,6 +133,7 @@ impl Lane {
             meters: LaneMeters::new(),
             batches,
             session: None,
+            shared_session,
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
             unknown_timeout: settings.unknown_timeout,
@@ -246,7 +246,9 @@ struct Worker {
     fence: Arc<Fence>,
     meters: LaneMeters,
     batches: mpsc::Receiver<Gathered>,
-    session: Option<Session>,
+    session: Option<Arc<Session>>,
+    /// The same, for the gatherer to look at.
+    shared_session: SharedSession,
     applies: Arc<Semaphore>,
     progress: Arc<Progress>,
     unknown_timeout: Duration,
@@ -361,12 +363,19 @@ impl Worker {
     }
 
     /// A settled fence and a connection to the store.
-    async fn ready(&mut self) -> Result<(Phase, Session), Refusal> {
+    async fn ready(&mut self) -> Result<(Phase, Arc<Session>), Refusal> {
         let phase = self.fence.settled().await?;
         match self.session.take() {
             Some(session) if !session.is_closed() => Ok((phase, session)),
             _ => match Session::open(&self.store).await {
-                Ok(session) => Ok((phase, session)),
+                Ok(session) => {
+                    let session = Arc::new(session);
+                    *self
+                        .shared_session
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&session);
+                    Ok((phase, session))
+                }
                 Err(error) => Err(Refusal::StoreAway(error.to_string())),
             },
         }
@@ -380,7 +389,7 @@ impl Worker {
     }
 
     /// Goes on with a batch that was begun while the one before it was committed.
-    async fn commit_ahead(&mut self, session: Session, ahead: Ahead, count: u32) -> Attempt {
+    async fn commit_ahead(&mut self, session: Arc<Session>, ahead: Ahead, count: u32) -> Attempt {
         let Ahead { prepared, begun } = ahead;
         let (store, cache, fence) = (
             Arc::clone(&self.store),
@@ -396,7 +405,7 @@ impl Worker {
         attempt
     }
 
-    fn after_attempt(&mut self, session: Session, attempt: &Attempt, number: u64) {
+    fn after_attempt(&mut self, session: Arc<Session>, attempt: &Attempt, number: u64) {
         if number.is_multiple_of(FORGET_EVERY) {
             self.forget_before(number);
         }
