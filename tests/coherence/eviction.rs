@@ -1,9 +1,11 @@
 //! A cache that is too small.
 
+use std::time::Duration;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::support::{Client, Stack, seed};
+use crate::support::{Client, Stack, Value, seed};
 
 const KEYS: usize = 800;
 const ROUNDS: usize = 4;
@@ -90,4 +92,25 @@ fn random_eviction_changes_no_answer() {
 #[test]
 fn eviction_by_expiry_changes_no_answer() {
     answers_stay_right_under("volatile-ttl");
+}
+
+/// Each database has a mark of its own, and any of them can be evicted; also
+/// right after a change of generation.
+#[test]
+fn evicted_mark_of_one_database_is_noticed_at_once() {
+    let stack = Stack::start().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    let mut flusher = stack.client().unwrap();
+    let mut reader = stack.client().unwrap();
+    reader.set_reply_limit(Duration::from_secs(3)).unwrap();
+    cache.ok(&["SELECT", "1"]).unwrap();
+    reader.ok(&["SELECT", "1"]).unwrap();
+    for round in 0..60 {
+        let number = round.to_string();
+        reader.ok(&["SET", "key", &number]).unwrap();
+        flusher.ok(&["FLUSHDB"]).unwrap();
+        cache.ok(&["FLUSHDB"]).unwrap();
+        assert_eq!(reader.ok(&["GET", "none"]).unwrap(), Value::Null);
+        assert_eq!(reader.text(&["GET", "key"]).unwrap(), number);
+    }
 }

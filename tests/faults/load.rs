@@ -134,11 +134,12 @@ pub fn under_load(address: SocketAddr, disturb: impl FnOnce()) -> Tally {
             })
             .collect();
         clients.push(scope.spawn(|| read_until(&over, address)));
-        await_progress(&progress);
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(disturb));
-        if result.is_ok() {
+        // Whatever fails, the clients are told to end: the scope waits for them.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             await_progress(&progress);
-        }
+            disturb();
+            await_progress(&progress);
+        }));
         over.store(true, Ordering::Relaxed);
         for client in clients {
             tally.add(client.join().expect("clients do not panic"));
