@@ -34,6 +34,11 @@ impl Connection {
         &self.link.identity
     }
 
+    /// Never to be used again: the pool drops it.
+    pub fn retire(&mut self) {
+        self.is_broken = true;
+    }
+
     /// Sends one encoded request and reads its reply. An error reply is an error.
     pub async fn call(&mut self, request: &[u8]) -> Result<Reply, CacheError> {
         // Until the reply is read whole, nobody else can use this connection:

@@ -448,13 +448,23 @@ impl Cache {
     async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
         let request = call.finish();
         let mut attempts = 0;
+        let mut leftovers = self.pool.state().connections;
         loop {
-            attempts += 1;
             let mut connection = self.pool.get().await.map_err(|error| match error {
                 bb8::RunError::User(error) => error,
                 bb8::RunError::TimedOut => CacheError::Unreachable("no connection in time".into()),
             })?;
-            self.check_holder(connection.identity())?;
+            if let Err(stranger) = self.check_holder(connection.identity()) {
+                // Of a server that is gone, most likely. It proves nothing of the cache
+                // of now, and the pool would hand it out again and again.
+                connection.retire();
+                if leftovers == 0 {
+                    return Err(stranger);
+                }
+                leftovers -= 1;
+                continue;
+            }
+            attempts += 1;
             match connection.call(&request).await {
                 Err(CacheError::Lost(_)) if attempts <= 2 && repeat == Repeat::Same => {}
                 Err(CacheError::Refused(text))

@@ -73,6 +73,44 @@ fn reads_and_writes_go_on_while_the_cache_is_stalled() {
     .unwrap();
 }
 
+/// The proxy learns of the new cache before anybody uses its connections to
+/// the old one, since nothing can be asked of PostgreSQL meanwhile.
+#[test]
+fn idle_connections_to_a_dead_cache_do_not_keep_the_next_one_out_of_use() {
+    let mut stack = Stack::start_with_own_postgres(&[]).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..16 {
+            let mut client = stack.client().unwrap();
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let key = format!("none:{number}:{round}");
+                    assert_eq!(client.ok(&["GET", &key]).unwrap(), Value::Null);
+                    client.ok(&["INCR", "load"]).unwrap();
+                }
+            });
+        }
+    });
+    stack.postgres().unwrap().crash().unwrap();
+    stack.cache.kill().unwrap();
+    stack.cache.start_again().unwrap();
+    stack.postgres().unwrap().start_again().unwrap();
+    process::await_true("ready", LIMIT, || {
+        stack.program.http("/readyz").unwrap().0 == 200
+    })
+    .unwrap();
+    let mut client = stack.client().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    process::await_true("the new cache is stamped", LIMIT, || {
+        cache.integer(&["EXISTS", "\0f:gen"]).unwrap() == 1
+    })
+    .unwrap();
+    for round in 0..50 {
+        use_all_kinds(&mut client, round);
+    }
+    let generation = cache.text(&["GET", "\0f:gen"]).unwrap();
+    assert!(generation.parse::<usize>().unwrap() < 10, "{generation}");
+}
+
 /// A flush between any two commands of a client goes unnoticed.
 #[test]
 fn flushed_cache_changes_no_answer() {
@@ -138,7 +176,9 @@ fn hits_are_served_and_writes_refused_quickly_while_postgresql_is_down() {
     for _ in 0..5 {
         let start = Instant::now();
         assert_eq!(client.text(&["GET", "a"]).unwrap(), "1");
-        let reply = client.call(&["SET", "a", "refused"]).unwrap();
+        // A write that had begun when PostgreSQL went hides its own key until
+        // PostgreSQL can say what became of it; other keys stay readable.
+        let reply = client.call(&["SET", "written", "refused"]).unwrap();
         let text = reply.error().expect("PostgreSQL is down").to_owned();
         assert!(!text.starts_with("UNKNOWN"), "{text}");
         assert!(start.elapsed() < QUICKLY, "{:?}: {text}", start.elapsed());
@@ -155,6 +195,7 @@ fn hits_are_served_and_writes_refused_quickly_while_postgresql_is_down() {
     })
     .unwrap();
     assert_eq!(client.text(&["GET", "a"]).unwrap(), "3");
+    assert_eq!(client.call(&["GET", "written"]).unwrap(), Value::Null);
     assert_eq!(client.text(&["GET", "b"]).unwrap(), "2");
     stack.program.stop().unwrap();
 }
