@@ -2,6 +2,10 @@
 //!
 //! Nothing here does I/O or reads a clock.
 
+mod collection;
+
+pub use collection::{CacheCommand, Collection, Element, Known, NotLoaded, Ranked, STREAM_ENTRY};
+
 use std::fmt;
 use std::ops::Range;
 
@@ -66,17 +70,29 @@ pub struct Generation(pub i64);
 pub struct UnixMs(pub i64);
 
 /// The content of a key, by Redis type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Arbitrary bytes, up to 512 MB.
     String(Bytes),
+    /// Any other type: elements under fields.
+    Collection(Collection),
 }
 
 /// The Redis type of a value, as `TYPE` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// A string.
     String,
+    /// A hash.
+    Hash,
+    /// A list.
+    List,
+    /// A set.
+    Set,
+    /// A sorted set.
+    SortedSet,
+    /// A stream.
+    Stream,
 }
 
 impl Value {
@@ -84,21 +100,37 @@ impl Value {
     pub fn kind(&self) -> Kind {
         match self {
             Self::String(_) => Kind::String,
+            Self::Collection(collection) => collection.kind(),
         }
     }
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::String,
+        Self::Hash,
+        Self::List,
+        Self::Set,
+        Self::SortedSet,
+        Self::Stream,
+    ];
+
     /// The name that `TYPE` replies with.
     pub fn name(self) -> &'static str {
         match self {
             Self::String => "string",
+            Self::Hash => "hash",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::SortedSet => "zset",
+            Self::Stream => "stream",
         }
     }
 }
 
 /// What a key holds: a value, and when it ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The content.
     pub value: Value,
@@ -107,10 +139,14 @@ pub struct Entry {
 }
 
 /// What a unit did to a key, in deterministic form.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// The key now holds this, whatever it held before.
+    /// The key now holds this, whatever it held before. Of a collection
+    /// everything is known.
     Whole(Entry),
+    /// The collection that was loaded has the [changes](Collection::changes)
+    /// that it tells, and ends then.
+    Delta(Entry),
     /// The key is gone.
     Delete,
     /// The value is as it was directly before; only the expiry is new. A delta.

@@ -102,10 +102,11 @@ impl Prepared {
 
 fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
     match effect {
-        Effect::Whole(entry) => {
-            let Value::String(value) = &entry.value;
-            cache.string_op(value.clone(), entry.expires_at, now)
-        }
+        Effect::Whole(entry) => match &entry.value {
+            Value::String(value) => cache.string_op(value.clone(), entry.expires_at, now),
+            Value::Collection(_) => Op::Invalidate,
+        },
+        Effect::Delta(_) => Op::Invalidate,
         Effect::Delete => Op::Absent,
         Effect::Expiry(expires_at) => cache.expiry_op(*expires_at, now),
     }
@@ -435,14 +436,13 @@ pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {
-            let entry = needs.entry(key).or_insert(need);
-            *entry = (*entry).max(need);
+            needs.entry(key).or_default().add(need);
         }
     });
     if !needs.is_empty() {
         for_each_call(jobs, |call, db| {
             for key in call.keys(db) {
-                needs.entry(key).or_insert(Need::Header);
+                needs.entry(key).or_default();
             }
         });
     }

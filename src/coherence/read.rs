@@ -330,7 +330,7 @@ impl Reads {
             Content::Value(Value::String(value)) => {
                 self.cache.string_op(value.clone(), found.expires_at, now)
             }
-            Content::Header(_) => Op::Observe,
+            Content::Value(Value::Collection(_)) | Content::Header(_) => Op::Observe,
         }
     }
 

@@ -1,44 +1,65 @@
 //! From a call to the function that runs it, and to what it must have loaded.
 
+use std::sync::LazyLock;
+
+use ahash::AHashMap;
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::workspace::Live;
-use super::{Refusal, Workspace, bitfield, bits, expiry, keyspace, lcs, rdb, set, string};
+use super::{
+    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, keyspace, lcs, rdb, set, string,
+};
 use crate::command::{Call, Class, args};
-use crate::model::{Db, Key, Reply, UnixMs, Value};
+use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
 
-/// What a call must know of a key before it can run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Need {
-    /// Whether it is there, its type, version and expiry.
-    Header,
-    /// All that, and its value.
-    Value,
+/// How one command of a data type is run.
+pub(super) struct Family {
+    name: &'static str,
+    needs: fn(&Call, Db) -> Needs,
+    run: fn(&mut Run<'_>) -> Result<Reply, Refusal>,
 }
+
+impl Family {
+    /// The command `name`: what it needs, and what it does.
+    pub const fn new(
+        name: &'static str,
+        needs: fn(&Call, Db) -> Needs,
+        run: fn(&mut Run<'_>) -> Result<Reply, Refusal>,
+    ) -> Self {
+        Self { name, needs, run }
+    }
+}
+
+/// The commands of the data types beside strings, by name.
+static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
+    let all = [hash::COMMANDS];
+    let rows = all.into_iter().flatten();
+    rows.map(|family| (family.name, family)).collect()
+});
 
 /// What `call` must have loaded into the workspace; nothing for a blind write
 /// (a plain `SET`), whose outcome does not depend on what was there.
 ///
 /// A key may appear twice (`LCS k k`). Calls of other classes than `Read`,
 /// `Expiry` and `Write` need nothing.
-pub fn needs(call: &Call, db: Db) -> SmallVec<[(Key, Need); 2]> {
-    let every = |need| call.keys(db).map(|key| (key, need)).collect();
+pub fn needs(call: &Call, db: Db) -> Needs {
+    let every = |need: Need| call.keys(db).map(|key| (key, need.clone())).collect();
     match call.command.name {
         "SET" => match set::need(&call.request) {
             Some(need) => every(need),
-            None => SmallVec::new(),
+            None => Needs::new(),
         },
-        "MSET" | "SETEX" | "PSETEX" => SmallVec::new(),
+        "MSET" | "SETEX" | "PSETEX" => Needs::new(),
         "SETNX" | "MSETNX" | "EXISTS" | "TOUCH" | "TYPE" | "DEL" | "UNLINK" | "PERSIST"
         | "RESTORE" | "OBJECT|REFCOUNT" | "OBJECT|IDLETIME" | "OBJECT|FREQ" | "EXPIRE"
-        | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => every(Need::Header),
+        | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => every(Need::header()),
         "COPY" | "MOVE" | "RENAME" | "RENAMENX" => keyspace::needs(call, db),
-        "BITOP" => every(Need::Value),
-        _ => match call.command.class {
-            Class::Expiry => every(Need::Header),
-            Class::Read | Class::Write => every(Need::Value),
-            Class::Local | Class::Keyspace | Class::Flush | Class::Unserved => SmallVec::new(),
+        "BITOP" => every(Need::value()),
+        name => match (call.command.class, FAMILIES.get(name)) {
+            (_, Some(family)) => (family.needs)(call, db),
+            (Class::Expiry, None) => every(Need::header()),
+            (Class::Read | Class::Write, None) => every(Need::value()),
+            (Class::Local | Class::Keyspace | Class::Flush | Class::Unserved, None) => Needs::new(),
         },
     }
 }
@@ -117,9 +138,12 @@ impl Run<'_> {
             "MEMORY|USAGE" => keyspace::memory_usage(self),
             "DUMP" => rdb::dump(self),
             "RESTORE" => rdb::restore(self),
-            _ => Err(Refusal::Other(
-                "ERR Freshet internal error: a command that runs elsewhere reached the engine; nothing was changed",
-            )),
+            name => match FAMILIES.get(name) {
+                Some(family) => (family.run)(self),
+                None => Err(Refusal::Other(
+                    "ERR Freshet internal error: a command that runs elsewhere reached the engine; nothing was changed",
+                )),
+            },
         }
     }
 
@@ -177,6 +201,30 @@ impl Run<'_> {
         }
     }
 
+    /// The collection of type `kind` that `key` holds, if it is there.
+    pub fn collection(&self, key: &Key, kind: Kind) -> Result<Option<&Collection>, Refusal> {
+        match self.live(key)? {
+            Some(live) => live.collection(kind).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// How many elements the collection of type `kind` at `key` has; 0 if it is not there.
+    pub fn length(&self, key: &Key, kind: Kind) -> Result<u64, Refusal> {
+        Ok(self.collection(key, kind)?.map_or(0, Collection::len))
+    }
+
+    /// Changes the collection at the key that argument `index` names; see [`Workspace::edit`].
+    pub fn edit<T>(
+        &mut self,
+        index: usize,
+        kind: Kind,
+        change: impl FnOnce(&mut Collection) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let key = self.key(index);
+        self.workspace.edit(&key, kind, self.now, change)
+    }
+
     /// `key` now holds this string until `expires_at`.
     pub fn put(&mut self, key: Key, value: impl Into<Bytes>, expires_at: Option<UnixMs>) {
         let value = Value::String(value.into());
@@ -213,10 +261,13 @@ pub(super) mod testing {
             let mut workspace = Workspace::default();
             for (key, need) in needs(&call, db) {
                 let entry = self.entries.get(&key);
-                let content = match entry {
+                let content = match entry.map(|entry| &entry.value) {
                     None => Content::Absent,
-                    Some(entry) if need == Need::Header => Content::Header(entry.value.kind()),
-                    Some(entry) => Content::Value(entry.value.clone()),
+                    Some(Value::Collection(whole)) => {
+                        Content::Value(Value::Collection(need.part_of(whole)))
+                    }
+                    Some(value) if !need.whole => Content::Header(value.kind()),
+                    Some(value) => Content::Value(value.clone()),
                 };
                 let loaded = Loaded {
                     version: Version(1),
@@ -232,7 +283,23 @@ pub(super) mod testing {
             }
             for (key, effect) in &self.effects {
                 match effect {
-                    Effect::Whole(entry) => drop(self.entries.insert(key.clone(), entry.clone())),
+                    Effect::Whole(entry) => {
+                        let mut entry = entry.clone();
+                        if let Value::Collection(collection) = &mut entry.value {
+                            collection.settle();
+                        }
+                        self.entries.insert(key.clone(), entry);
+                    }
+                    Effect::Delta(entry) => {
+                        let held = self.entries.get_mut(key).unwrap();
+                        held.expires_at = entry.expires_at;
+                        let (Value::Collection(held), Value::Collection(delta)) =
+                            (&mut held.value, &entry.value)
+                        else {
+                            panic!("a delta of no collection");
+                        };
+                        held.follow(delta);
+                    }
                     Effect::Delete => drop(self.entries.remove(key)),
                     Effect::Expiry(end) => {
                         self.entries.get_mut(key).unwrap().expires_at = *end;

@@ -16,7 +16,9 @@ const EMBEDDED_MAX: usize = 44;
 
 /// The bytes that `name` with `value` would take.
 pub(super) fn key(name: &[u8], value: &Value) -> usize {
-    let Value::String(bytes) = value;
+    let Value::String(bytes) = value else {
+        return 0;
+    };
     let value = if args::integer(bytes).is_some() {
         OBJECT
     } else if bytes.len() <= EMBEDDED_MAX {

@@ -2,10 +2,11 @@
 
 use smallvec::SmallVec;
 
-use super::dispatch::{Need, Run};
+use super::dispatch::Run;
+use super::need::Need;
 use super::{Refusal, footprint};
 use crate::command::{Call, args};
-use crate::model::{DATABASES, Db, Key, Reply};
+use crate::model::{DATABASES, Db, Key, Kind, Reply};
 
 /// What `COPY`, `MOVE`, `RENAME` and `RENAMENX` must know of their keys.
 pub(super) fn needs(call: &Call, db: Db) -> SmallVec<[(Key, Need); 2]> {
@@ -14,18 +15,18 @@ pub(super) fn needs(call: &Call, db: Db) -> SmallVec<[(Key, Need); 2]> {
         name: call.request.arg_bytes(index),
     };
     let mut needs = SmallVec::new();
-    needs.push((key(db, 1), Need::Value));
+    needs.push((key(db, 1), Need::value()));
     match call.command.name {
         // The target is overwritten unseen.
         "RENAME" => {}
-        "RENAMENX" => needs.push((key(db, 2), Need::Header)),
+        "RENAMENX" => needs.push((key(db, 2), Need::header())),
         "MOVE" => {
             if let Ok(target) = database(call.request.arg(2)) {
-                needs.push((key(target, 1), Need::Header));
+                needs.push((key(target, 1), Need::header()));
             }
         }
         _ => match CopyOptions::of(call, db) {
-            Ok(options) => needs.push((key(options.db, 2), Need::Header)),
+            Ok(options) => needs.push((key(options.db, 2), Need::header())),
             // It will be refused for this reason.
             Err(_) => needs.clear(),
         },
@@ -185,6 +186,11 @@ pub(super) fn object_encoding(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(live) = run.live(&run.key(2))? else {
         return Ok(Reply::Null);
     };
+    if live.kind != Kind::String {
+        return Err(Refusal::Other(
+            "ERR Freshet does not serve OBJECT ENCODING of this type while the key is not in the cache",
+        ));
+    }
     let value = live.string()?;
     let encoding = if value.len() <= INTEGER_TEXT_MAX && args::integer(value).is_some() {
         "int"
@@ -237,6 +243,11 @@ pub(super) fn memory_usage(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(live) = run.live(&key)? else {
         return Ok(Reply::Null);
     };
+    if live.kind != Kind::String {
+        return Err(Refusal::Other(
+            "ERR Freshet does not serve MEMORY USAGE of this type while the key is not in the cache",
+        ));
+    }
     let bytes = footprint::key(&key.name, live.value()?);
     Ok(Reply::Integer(bytes as i64))
 }

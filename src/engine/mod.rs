@@ -11,16 +11,19 @@ mod dispatch;
 mod expiry;
 mod float;
 mod footprint;
+mod hash;
 mod keyspace;
 mod lcs;
 mod lzf;
+mod need;
 mod rdb;
 mod refusal;
 mod set;
 mod string;
 mod workspace;
 
-pub use dispatch::{Need, execute, needs};
+pub use dispatch::{execute, needs};
+pub use need::{Need, Needs};
 pub use refusal::Refusal;
 pub use workspace::{Content, Loaded, Workspace};
 

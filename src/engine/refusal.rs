@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::command::{Command, args};
-use crate::model::Reply;
+use crate::model::{NotLoaded, Reply};
 
 /// An error of a call's arguments or of the data it met. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,12 @@ impl Refusal {
         let mut text = b"ERR Unsupported option ".to_vec();
         args::quote_into(&mut text, option, usize::MAX);
         Self::Quoted(Bytes::from(text))
+    }
+}
+
+impl From<NotLoaded> for Refusal {
+    fn from(_: NotLoaded) -> Self {
+        Self::NotLoaded
     }
 }
 

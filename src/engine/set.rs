@@ -1,7 +1,8 @@
 //! `SET` and its relatives that take an expiry: `SETNX`, `SETEX`, `PSETEX`, `GETEX`.
 
 use super::Refusal;
-use super::dispatch::{Need, Run};
+use super::dispatch::Run;
+use super::need::Need;
 use super::string;
 use crate::command::{Command, args};
 use crate::model::{Reply, Request, UnixMs};
@@ -162,9 +163,9 @@ pub(super) fn need(request: &Request) -> Option<Need> {
     }
     let options = Options::of_set(request).ok()?;
     if options.returns_old {
-        Some(Need::Value)
+        Some(Need::value())
     } else if options.condition != Condition::Always || options.expiry == Expiry::Keep {
-        Some(Need::Header)
+        Some(Need::header())
     } else {
         None
     }
@@ -313,9 +314,9 @@ mod tests {
         for (args, expected) in [
             (&["SET", "k", "v"][..], None),
             (&["SET", "k", "v", "EX", "1"], None),
-            (&["SET", "k", "v", "NX"], Some(Need::Header)),
-            (&["SET", "k", "v", "KEEPTTL"], Some(Need::Header)),
-            (&["SET", "k", "v", "GET"], Some(Need::Value)),
+            (&["SET", "k", "v", "NX"], Some(Need::header())),
+            (&["SET", "k", "v", "KEEPTTL"], Some(Need::header())),
+            (&["SET", "k", "v", "GET"], Some(Need::value())),
             (&["SET", "k", "v", "FOO"], None),
         ] {
             assert_eq!(need(&Request::from_args(args)), expected, "{args:?}");

@@ -5,21 +5,22 @@ use ahash::AHashMap;
 use bytes::Bytes;
 
 use super::Refusal;
-use crate::model::{Effect, Entry, Key, Kind, UnixMs, Value, Version};
+use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Content {
     /// The key does not exist (or has expired by the store's clock).
     Absent,
-    /// It exists and is of this type; its value was not loaded.
+    /// It exists and is of this type; its value was not loaded. (A collection is
+    /// never only this: its size is always loaded.)
     Header(Kind),
-    /// It exists and holds this.
+    /// It exists and holds this; of a collection, perhaps only a part is known.
     Value(Value),
 }
 
 /// What the store said of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// The key's version; also set for an absent key that once existed.
     pub version: Version,
@@ -66,7 +67,7 @@ impl Workspace {
     pub(super) fn live(&self, key: &Key, now: UnixMs) -> Result<Option<Live<'_>>, Refusal> {
         let live = match self.effects.get(key) {
             Some(Effect::Delete) => None,
-            Some(Effect::Whole(entry)) => Some(Live {
+            Some(Effect::Whole(entry) | Effect::Delta(entry)) => Some(Live {
                 kind: entry.value.kind(),
                 value: Some(&entry.value),
                 expires_at: entry.expires_at,
@@ -121,8 +122,14 @@ impl Workspace {
             self.delete(key);
             return Ok(());
         }
-        let known = self.live(&key, now)?.and_then(|live| live.value.cloned());
-        match known {
+        if let Some(Effect::Delta(entry)) = self.effects.get_mut(&key) {
+            entry.expires_at = expires_at;
+            return Ok(());
+        }
+        let is_new = matches!(self.effects.get(&key), Some(Effect::Whole(_)));
+        let known = self.live(&key, now)?.and_then(|live| live.value);
+        let known = known.filter(|value| is_new || matches!(value, Value::String(_)));
+        match known.cloned() {
             Some(value) => self.put(key, value, expires_at, now),
             None => {
                 self.effects.insert(key, Effect::Expiry(expires_at));
@@ -130,6 +137,90 @@ impl Workspace {
         }
         Ok(())
     }
+
+    /// Changes the collection of type `kind` that `key` holds; one that is not
+    /// there is created. One that has no element left is gone, as in Redis; only
+    /// a stream may be empty.
+    ///
+    /// `change` must not fail once it has changed anything, and a call that
+    /// changes nothing must not come here: it would count as a change.
+    ///
+    /// # Errors
+    /// [`Refusal::WrongType`], [`Refusal::NotLoaded`], and those of `change`.
+    pub(super) fn edit<T>(
+        &mut self,
+        key: &Key,
+        kind: Kind,
+        now: UnixMs,
+        change: impl FnOnce(&mut Collection) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let (mut effect, restore) = self.collection_effect(key, kind, now)?;
+        let (Effect::Whole(Entry { value, .. }) | Effect::Delta(Entry { value, .. })) = &mut effect
+        else {
+            return Err(Refusal::NotLoaded);
+        };
+        let Value::Collection(collection) = value else {
+            return Err(Refusal::WrongType);
+        };
+        let done = change(collection);
+        let is_gone = collection.is_empty() && kind != Kind::Stream;
+        match (&done, restore) {
+            (Ok(_), _) if is_gone => drop(self.effects.insert(key.clone(), Effect::Delete)),
+            (Ok(_), _) | (Err(_), Restore::Same) => {
+                self.effects.insert(key.clone(), effect);
+            }
+            (Err(_), Restore::Nothing) => {}
+            (Err(_), Restore::Effect(before)) => {
+                self.effects.insert(key.clone(), before);
+            }
+        }
+        done
+    }
+
+    /// What `edit` changes, taken out of the effects: the effect there is, or
+    /// the start of one; and what to put back if nothing is changed after all.
+    fn collection_effect(
+        &mut self,
+        key: &Key,
+        kind: Kind,
+        now: UnixMs,
+    ) -> Result<(Effect, Restore), Refusal> {
+        let live = self.live(key, now)?;
+        if live.is_some_and(|live| live.kind != kind) {
+            return Err(Refusal::WrongType);
+        }
+        let Some(live) = live else {
+            let before = self.effects.remove(key);
+            let value = Value::Collection(Collection::new(kind));
+            let new = Entry {
+                value,
+                expires_at: None,
+            };
+            let restore = before.map_or(Restore::Nothing, Restore::Effect);
+            return Ok((Effect::Whole(new), restore));
+        };
+        let expires_at = live.expires_at;
+        match self.effects.remove(key) {
+            Some(effect @ (Effect::Whole(_) | Effect::Delta(_))) => Ok((effect, Restore::Same)),
+            before => {
+                let loaded = self.loaded_live(key)?.ok_or(Refusal::NotLoaded)?;
+                let entry = Entry {
+                    value: loaded.value()?.clone(),
+                    expires_at,
+                };
+                let restore = before.map_or(Restore::Nothing, Restore::Effect);
+                Ok((Effect::Delta(entry), restore))
+            }
+        }
+    }
+}
+
+/// What stands for a key if an edit comes to nothing.
+enum Restore {
+    /// The effect that was taken out, which is unchanged.
+    Same,
+    Nothing,
+    Effect(Effect),
 }
 
 /// A key that is there, as a call sees it.
@@ -154,8 +245,21 @@ impl<'a> Live<'a> {
         if self.kind != Kind::String {
             return Err(Refusal::WrongType);
         }
-        let Value::String(bytes) = self.value()?;
-        Ok(bytes)
+        match self.value()? {
+            Value::String(bytes) => Ok(bytes),
+            Value::Collection(_) => Err(Refusal::WrongType),
+        }
+    }
+
+    /// Its value as a collection of type `kind`.
+    pub fn collection(&self, kind: Kind) -> Result<&'a Collection, Refusal> {
+        if self.kind != kind {
+            return Err(Refusal::WrongType);
+        }
+        match self.value()? {
+            Value::Collection(collection) => Ok(collection),
+            Value::String(_) => Err(Refusal::WrongType),
+        }
     }
 }
 

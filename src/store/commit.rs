@@ -343,8 +343,9 @@ impl<'a> Rows<'a> {
         for change in changes {
             rows.dbs.push(i16::from(change.key.db.index()));
             rows.names.push(&change.key.name[..]);
-            if let Effect::Whole(entry) = change.effect {
-                let Value::String(bytes) = &entry.value;
+            if let Effect::Whole(entry) = change.effect
+                && let Value::String(bytes) = &entry.value
+            {
                 rows.kinds.push(Some(STRING));
                 rows.expiries.push(entry.expires_at.map(|at| at.0));
                 rows.values.push(Some(bytes));

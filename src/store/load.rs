@@ -103,7 +103,7 @@ pub(super) async fn lock_and_load(
     requests: &[LoadRequest],
 ) -> Result<(Vec<Locked>, UnixMs), StoreError> {
     let (dbs, names) = columns(requests.iter().map(|r| &r.key));
-    let want: Vec<bool> = requests.iter().map(|r| r.need == Need::Value).collect();
+    let want: Vec<bool> = requests.iter().map(|r| r.need.whole).collect();
     let values: [&(dyn ToSql + Sync); 4] = [&dbs, &names, &want, &SMALL_VALUE_BYTES];
     let (rows, after) = tokio::try_join!(
         client.query(statements.0, &values),

@@ -17,7 +17,7 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `w` some word; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -126,6 +126,57 @@ const PATTERNS: &[&str] = &[
     "w k v",
     "LPUSH k",
     "XGROUP w k",
+];
+
+/// The data types beside strings: their commands, and the keys that mostly hold them.
+const FAMILIES: &[(&[&str], &[&[u8]])] = &[(super::hash::PATTERNS, &[b"h1", b"h2", b"h3"])];
+
+/// Fields of hashes, members of sets.
+const MEMBERS: &[&[u8]] = &[
+    b"a",
+    b"b",
+    b"c",
+    b"d",
+    b"e",
+    b"f",
+    b"",
+    b"1",
+    b"2",
+    b"-7",
+    b"1.5",
+    b"10000000000000000000",
+    b"\x00\xff\r\n",
+    b"A",
+    b"aa",
+    b"member",
+    b"Palermo",
+    b"Catania",
+    b"a member that is longer than the sixty-four bytes of a small element",
+];
+
+/// Scores of sorted sets.
+const SCORES: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"2",
+    b"3",
+    b"-1",
+    b"1.5",
+    b"-0",
+    b"10",
+    b"1e3",
+    b"inf",
+    b"-inf",
+    b"+inf",
+    b"nan",
+    b"0.1",
+    b"3.0000000000000001",
+    b"1e300",
+    b"123456789012345678",
+    b"x",
+    b"",
+    b" 1",
+    b"0x10",
 ];
 
 /// Commands whose reply depends on how the value came to be, so that they
@@ -369,11 +420,18 @@ pub fn some(random: &mut StdRng, now: UnixMs, payloads: &[Vec<u8>]) -> Vec<Argum
         random,
         now,
         payloads,
+        keys: KEYS,
     };
     if maker.random.random_bool(0.05) {
         return maker.after_set();
     }
-    let pattern = maker.one_of(PATTERNS);
+    let pattern = if maker.random.random_bool(0.6) {
+        let (patterns, keys) = maker.one_of(FAMILIES);
+        maker.keys = keys;
+        maker.one_of(patterns)
+    } else {
+        maker.one_of(PATTERNS)
+    };
     let mut arguments = maker.fill(pattern);
     if maker.random.random_bool(0.03) {
         arguments.pop();
@@ -392,6 +450,8 @@ struct Maker<'a> {
     random: &'a mut StdRng,
     now: UnixMs,
     payloads: &'a [Vec<u8>],
+    /// The keys that are mostly used.
+    keys: &'static [&'static [u8]],
 }
 
 impl Maker<'_> {
@@ -435,7 +495,9 @@ impl Maker<'_> {
     fn argument(&mut self, place: &str) -> Vec<u8> {
         let seconds = self.one_of(SECONDS);
         match place {
-            "k" => self.one_of(KEYS).to_vec(),
+            "k" => self.key(),
+            "a" => self.one_of(MEMBERS).to_vec(),
+            "z" => self.one_of(SCORES).to_vec(),
             "v" => self.value(),
             "i" => self.one_of(INTEGERS).to_vec(),
             "e" => self.far_time(),
@@ -456,6 +518,18 @@ impl Maker<'_> {
             "w" => self.one_of(WORDS).to_vec(),
             word => self.word(word),
         }
+    }
+
+    /// Mostly a key of the family; now and then one of any.
+    fn key(&mut self) -> Vec<u8> {
+        if self.random.random_bool(0.9) {
+            return self.one_of(self.keys).to_vec();
+        }
+        if self.random.random() {
+            return self.one_of(KEYS).to_vec();
+        }
+        let (_, keys) = self.one_of(FAMILIES);
+        self.one_of(keys).to_vec()
     }
 
     /// A literal word, sometimes in another case.
