@@ -75,7 +75,7 @@ pub enum Value {
     /// Arbitrary bytes, up to 512 MB.
     String(Bytes),
     /// Any other type: elements under fields.
-    Collection(Collection),
+    Collection(Box<Collection>),
 }
 
 /// The Redis type of a value, as `TYPE` names it.

@@ -159,7 +159,7 @@ impl Session {
         let content = match entry.map(|entry| &entry.value) {
             None => Content::Absent,
             Some(Value::Collection(whole)) => {
-                Content::Value(Value::Collection(need.part_of(whole)))
+                Content::Value(Value::Collection(Box::new(need.part_of(whole))))
             }
             Some(value) if !need.whole && self.random.random_bool(0.5) => {
                 Content::Header(value.kind())

@@ -264,7 +264,7 @@ pub(super) mod testing {
                 let content = match entry.map(|entry| &entry.value) {
                     None => Content::Absent,
                     Some(Value::Collection(whole)) => {
-                        Content::Value(Value::Collection(need.part_of(whole)))
+                        Content::Value(Value::Collection(Box::new(need.part_of(whole))))
                     }
                     Some(value) if !need.whole => Content::Header(value.kind()),
                     Some(value) => Content::Value(value.clone()),

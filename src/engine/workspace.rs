@@ -191,7 +191,7 @@ impl Workspace {
         }
         let Some(live) = live else {
             let before = self.effects.remove(key);
-            let value = Value::Collection(Collection::new(kind));
+            let value = Value::Collection(Box::new(Collection::new(kind)));
             let new = Entry {
                 value,
                 expires_at: None,

@@ -329,7 +329,6 @@ const WORDS: &[&[u8]] = &[
     b"LEN",
     b"IDX",
     b"SAT",
-    b"HELP\x00",
     b"a\r\nb",
     b"NX\x00z",
     b"\xff\xfe",
