@@ -23,7 +23,7 @@ mod string;
 mod workspace;
 
 pub use dispatch::{execute, needs};
-pub use need::{Need, Needs};
+pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
 pub use workspace::{Content, Loaded, Workspace};
 

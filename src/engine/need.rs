@@ -26,6 +26,26 @@ pub struct Need {
     pub lowest: u64,
     /// So many members of a sorted set with the highest scores.
     pub highest: u64,
+    /// So many elements chosen at random: those that follow a random place.
+    pub random: u64,
+    /// For each of these fields: so many elements with the next fields above it
+    /// that have the same first byte.
+    pub after: BTreeMap<Bytes, u64>,
+}
+
+/// What was found for a need beside the fields it names, each in ascending order.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// For `first`.
+    pub first: Vec<Bytes>,
+    /// For `last`.
+    pub last: Vec<Bytes>,
+    /// For `lowest`.
+    pub lowest: Vec<Ranked>,
+    /// For `highest`.
+    pub highest: Vec<Ranked>,
+    /// For each of `after`.
+    pub after: BTreeMap<Bytes, Vec<Bytes>>,
 }
 
 impl Need {
@@ -82,6 +102,22 @@ impl Need {
         }
     }
 
+    /// `count` elements at random.
+    pub fn random(count: u64) -> Self {
+        Self {
+            random: count,
+            ..Self::default()
+        }
+    }
+
+    /// `count` elements with the next fields above `field` that have its first byte.
+    pub fn after(field: Bytes, count: u64) -> Self {
+        Self {
+            after: BTreeMap::from([(field, count)]),
+            ..Self::default()
+        }
+    }
+
     /// Adds what another call needs of the same key: two calls that each take
     /// the first element take two.
     pub fn add(&mut self, other: Self) {
@@ -92,29 +128,47 @@ impl Need {
             (&mut self.last, other.last),
             (&mut self.lowest, other.lowest),
             (&mut self.highest, other.highest),
+            (&mut self.random, other.random),
         ] {
             *one = one.saturating_add(more);
         }
+        for (field, more) in other.after {
+            let count = self.after.entry(field).or_default();
+            *count = count.saturating_add(more);
+        }
     }
 
-    /// What is known of a collection of this `kind` and `size` after the elements
-    /// asked for were found: `first` to `highest` say which came in answer to that
-    /// part of the need, in ascending order.
-    pub fn known(
-        &self,
-        kind: Kind,
-        size: u64,
-        ends: (&[Bytes], &[Bytes]),
-        ranks: (&[Ranked], &[Ranked]),
-    ) -> Known {
+    /// What is known of a collection of `size` elements after what this need asks for was found.
+    pub fn known(&self, kind: Kind, size: u64, found: &Found) -> Known {
+        // What is kept of a stream's groups does not count.
         let counted = if kind == Kind::Stream { u64::MAX } else { size };
-        let all = [self.first, self.last, self.lowest, self.highest];
+        let counts = [
+            self.first,
+            self.last,
+            self.lowest,
+            self.highest,
+            self.random,
+        ];
+        let run = |(field, count): (&Bytes, &u64)| {
+            let next = found.after.get(field);
+            let is_full = next.is_some_and(|next| next.len() as u64 >= *count);
+            let end = next.and_then(|next| next.last()).filter(|_| is_full);
+            (field.clone(), end.cloned())
+        };
         Known {
-            whole: self.whole || all.iter().any(|count| *count >= counted),
-            up_to: ends.0.last().cloned(),
-            from: ends.1.first().cloned(),
-            lowest_up_to: ranks.0.last().cloned(),
-            highest_from: ranks.1.first().cloned(),
+            whole: self.whole || counts.iter().any(|count| *count >= counted),
+            up_to: found.first.last().cloned(),
+            from: found.last.first().cloned(),
+            lowest_up_to: found.lowest.last().cloned(),
+            highest_from: found.highest.first().cloned(),
+            runs: self
+                .after
+                .iter()
+                .filter(|(_, n)| **n > 0)
+                .map(run)
+                .collect(),
+            none_below: None,
+            none_above: None,
         }
     }
 
@@ -125,7 +179,48 @@ impl Need {
     /// If not everything is known.
     pub fn part_of(&self, collection: &Collection) -> Collection {
         let all: Vec<(&Bytes, &Element)> = collection.iter().expect("it is whole").collect();
-        let count = |wanted: u64| usize::try_from(wanted).map_or(all.len(), |n| n.min(all.len()));
+        let found = self.found_in(collection, &all);
+        let known = self.known(collection.kind(), collection.len(), &found);
+        let random = rand::random_range(0..=all.len());
+        let after = found.after.values().flatten();
+        let ranked = found
+            .lowest
+            .iter()
+            .chain(&found.highest)
+            .map(|ranked| &ranked.field);
+        let mut wanted: BTreeSet<Bytes> = self
+            .fields
+            .iter()
+            .chain(&found.first)
+            .chain(&found.last)
+            .chain(after)
+            .chain(ranked)
+            .cloned()
+            .collect();
+        let chosen = all
+            .iter()
+            .cycle()
+            .skip(random)
+            .take(at_most(self.random, all.len()));
+        wanted.extend(chosen.map(|(field, _)| (*field).clone()));
+        if known.whole {
+            wanted.extend(all.iter().map(|(field, _)| (*field).clone()));
+        }
+        let elements: BTreeMap<Bytes, Option<Element>> = wanted
+            .into_iter()
+            .map(|field| {
+                let element = collection.get(&field).expect("it is whole").cloned();
+                (field, element)
+            })
+            .collect();
+        let meta = collection.meta().clone();
+        Collection::loaded(collection.kind(), collection.len(), meta, known, elements)
+    }
+
+    fn found_in(&self, collection: &Collection, all: &[(&Bytes, &Element)]) -> Found {
+        let names = |part: &[(&Bytes, &Element)]| -> Vec<Bytes> {
+            part.iter().map(|(field, _)| (*field).clone()).collect()
+        };
         let ranked: Vec<Ranked> = match collection.kind() {
             Kind::SortedSet => collection
                 .by_rank()
@@ -134,49 +229,27 @@ impl Need {
                 .collect(),
             _ => Vec::new(),
         };
-        let few =
-            |wanted: u64| usize::try_from(wanted).map_or(ranked.len(), |n| n.min(ranked.len()));
-        let names = |part: &[(&Bytes, &Element)]| -> Vec<Bytes> {
-            part.iter().map(|(field, _)| (*field).clone()).collect()
-        };
-        let ends = (
-            names(&all[..count(self.first)]),
-            names(&all[all.len() - count(self.last)..]),
-        );
-        let ranks = (
-            &ranked[..few(self.lowest)],
-            &ranked[ranked.len() - few(self.highest)..],
-        );
-        let known = self.known(
-            collection.kind(),
-            collection.len(),
-            (&ends.0, &ends.1),
-            ranks,
-        );
-        let wanted: BTreeSet<Bytes> = if known.whole {
-            names(&all).into_iter().collect()
-        } else {
-            let by_rank = ranks
-                .0
+        let next = |(field, count): (&Bytes, &u64)| {
+            let next = all
                 .iter()
-                .chain(ranks.1)
-                .map(|ranked| ranked.field.clone());
-            let by_name = self.fields.iter().chain(&ends.0).chain(&ends.1).cloned();
-            by_name.chain(by_rank).collect()
+                .filter(|(other, _)| *other > field && other.first() == field.first());
+            let next = next.take(at_most(*count, all.len()));
+            (
+                field.clone(),
+                next.map(|(other, _)| (*other).clone()).collect(),
+            )
         };
-        let elements: BTreeMap<Bytes, Option<Element>> = wanted
-            .into_iter()
-            .map(|field| {
-                let element = collection.get(&field).expect("it is whole").cloned();
-                (field, element)
-            })
-            .collect();
-        Collection::loaded(
-            collection.kind(),
-            collection.len(),
-            collection.meta().clone(),
-            known,
-            elements,
-        )
+        Found {
+            first: names(&all[..at_most(self.first, all.len())]),
+            last: names(&all[all.len() - at_most(self.last, all.len())..]),
+            lowest: ranked[..at_most(self.lowest, ranked.len())].to_vec(),
+            highest: ranked[ranked.len() - at_most(self.highest, ranked.len())..].to_vec(),
+            after: self.after.iter().map(next).collect(),
+        }
     }
+}
+
+/// `wanted`, or all there are.
+fn at_most(wanted: u64, there: usize) -> usize {
+    usize::try_from(wanted).map_or(there, |wanted| wanted.min(there))
 }

@@ -67,6 +67,32 @@ pub struct Known {
     pub lowest_up_to: Option<Ranked>,
     /// Every member ranked from this one on.
     pub highest_from: Option<Ranked>,
+    /// Every field above the first and up to the second; `None`: up to the last
+    /// field with the same first byte.
+    pub runs: Vec<(Bytes, Option<Bytes>)>,
+    /// Fields below this one did not exist.
+    pub none_below: Option<Bytes>,
+    /// Fields above this one did not exist.
+    pub none_above: Option<Bytes>,
+}
+
+impl Known {
+    /// Whether a field that is not among the elements is known to be absent.
+    fn covers(&self, field: &[u8]) -> bool {
+        let in_run = |(after, up_to): &(Bytes, Option<Bytes>)| {
+            field > after
+                && match up_to {
+                    Some(end) => field <= end,
+                    None => field.first() == after.first(),
+                }
+        };
+        self.whole
+            || self.up_to.as_ref().is_some_and(|end| field <= end)
+            || self.from.as_ref().is_some_and(|start| field >= start)
+            || self.none_below.as_ref().is_some_and(|low| field < low)
+            || self.none_above.as_ref().is_some_and(|high| field > high)
+            || self.runs.iter().any(in_run)
+    }
 }
 
 /// A command that repeats a change on the key in the cache, without the key:
@@ -163,16 +189,17 @@ impl Collection {
     pub fn get(&self, field: &[u8]) -> Result<Option<&Element>, NotLoaded> {
         match self.elements.get(field) {
             Some(element) => Ok(element.as_ref()),
-            None if self.covers(field) => Ok(None),
+            None if self.known.covers(field) => Ok(None),
             None => Err(NotLoaded),
         }
     }
 
-    /// Whether a field that is not among the elements is known to be absent.
-    fn covers(&self, field: &[u8]) -> bool {
-        self.known.whole
-            || self.known.up_to.as_ref().is_some_and(|end| field <= end)
-            || self.known.from.as_ref().is_some_and(|start| field >= start)
+    /// Says that fields below and above these did not exist when the collection
+    /// was loaded: a type that keeps its ends in `meta` knows it, and can add
+    /// beyond them without having loaded anything.
+    pub fn set_bounds(&mut self, none_below: Option<Bytes>, none_above: Option<Bytes>) {
+        self.known.none_below = none_below;
+        self.known.none_above = none_above;
     }
 
     /// Puts `element` under `field`; returns what was there.
@@ -254,8 +281,11 @@ impl Collection {
     pub fn first(&self) -> Result<Option<(&Bytes, &Element)>, NotLoaded> {
         let mut present = self.elements.iter();
         let found = present.find_map(|(field, element)| Some((field, element.as_ref()?)));
-        let up_to = self.known.up_to.as_ref();
-        self.end(found, |field| up_to.is_some_and(|end| field <= end))
+        let (up_to, below) = (&self.known.up_to, &self.known.none_below);
+        self.end(found, |field| {
+            up_to.as_ref().is_some_and(|end| field <= end)
+                || below.as_ref().is_some_and(|low| field <= low)
+        })
     }
 
     /// The element with the highest field.
@@ -265,8 +295,41 @@ impl Collection {
     pub fn last(&self) -> Result<Option<(&Bytes, &Element)>, NotLoaded> {
         let mut present = self.elements.iter().rev();
         let found = present.find_map(|(field, element)| Some((field, element.as_ref()?)));
-        let from = self.known.from.as_ref();
-        self.end(found, |field| from.is_some_and(|start| field >= start))
+        let (from, above) = (&self.known.from, &self.known.none_above);
+        self.end(found, |field| {
+            from.as_ref().is_some_and(|start| field >= start)
+                || above.as_ref().is_some_and(|high| field >= high)
+        })
+    }
+
+    /// The first `count` elements above `field` whose fields have the same first byte.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn after(&self, field: &[u8], count: usize) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        let above = (Bound::Excluded(field), Bound::Unbounded);
+        let found: Vec<(&Bytes, &Element)> = self
+            .elements
+            .range::<[u8], _>(above)
+            .take_while(|(next, _)| next.first() == field.first())
+            .filter_map(|(next, element)| Some((next, element.as_ref()?)))
+            .take(count)
+            .collect();
+        let is_run = |(after, up_to): &(Bytes, Option<Bytes>)| {
+            after <= field
+                && match up_to {
+                    Some(end) => found.len() == count && found.last().is_none_or(|l| l.0 <= end),
+                    None => after.first() == field.first(),
+                }
+        };
+        let is_known = self.known.whole
+            || self
+                .known
+                .none_above
+                .as_ref()
+                .is_some_and(|high| field >= high)
+            || self.known.runs.iter().any(is_run);
+        is_known.then_some(found).ok_or(NotLoaded)
     }
 
     fn end<'a>(
