@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
 use crate::model::{Db, Reply, Version};
-use crate::store::{self, Outcome, Session, Store, StoreError};
+use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
 const FORGET_EVERY: u64 = 5_000;
@@ -440,7 +440,7 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let needs = needs(jobs);
+        let needs = needs(jobs, count);
         if needs.is_empty() {
             return self.commit_blind(batch, session, jobs, count).await;
         }
@@ -635,7 +635,9 @@ async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<
 
 /// The versions that the keys of a committed batch have by now, for the cache.
 async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
-    let snapshot = store.snapshot(&prepared.changed_keys()).await.ok()?;
+    let keys = prepared.changed_keys().into_iter();
+    let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
+    let snapshot = store.snapshot(&headers).await.ok()?;
     Some(snapshot.keys.iter().map(|found| found.version).collect())
 }
 

@@ -18,10 +18,12 @@ mod lzf;
 mod need;
 mod rdb;
 mod refusal;
+pub mod replay;
 mod set;
 mod string;
 mod workspace;
 
+pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
