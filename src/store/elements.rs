@@ -137,6 +137,8 @@ async fn query(
     Ok(client.query(&statement, values).await?)
 }
 
+/// (The `LIMIT 1` keeps the look-up below the other joins: the planner, which knows
+/// nothing of the arrays, may else read all elements of the key for each field.)
 async fn load_fields(
     client: &Object,
     wanted: &[Wanted<'_>],
@@ -145,7 +147,10 @@ async fn load_fields(
     let sql = format!(
         "SELECT u.ord, {ELEMENT}
            FROM unnest($1::smallint[], $2::bytea[], $3::bytea[], $4::int[]) AS u (db, key, field, ord)
-           {KEYS} JOIN freshet.element e ON e.content = k.content AND e.field = u.field"
+           {KEYS}
+           CROSS JOIN LATERAL (
+               SELECT * FROM freshet.element f
+                WHERE f.content = k.content AND f.field = u.field LIMIT 1) e"
     );
     let (mut keys, mut fields, mut ords) = (Vec::new(), Vec::new(), Vec::new());
     for (place, &index) in indices.iter().enumerate() {
