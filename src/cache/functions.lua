@@ -18,9 +18,20 @@ end
 
 local MARK = '\0f:gen'
 
--- Names in the slot of key k.
+-- Whether key k has a hash tag of its own.
+local function tagged(k)
+  return find(k, '{', 1, true) and find(k, '^[^{]*{[^}]+}')
+end
+
+-- Names in the slot of key k: its companion; companion and hidden.
+local function companion_of(k)
+  if tagged(k) then
+    return '\0fC' .. k
+  end
+  return '\0fc{' .. k .. '}'
+end
 local function names(k)
-  if find(k, '{', 1, true) and find(k, '^[^{]*{[^}]+}') then
+  if tagged(k) then
     return '\0fC' .. k, '\0fH' .. k
   end
   return '\0fc{' .. k .. '}', '\0fh{' .. k .. '}'
@@ -113,17 +124,17 @@ local function without(writers, id)
 end
 
 -- The usual case of begin: no key has a companion. Two commands do it for all.
+-- What an evicted companion left hidden may stay, until its TTL: content is '-',
+-- and every call that finds or makes it so deletes or replaces what is hidden.
 local function begin_alone(keys, alone)
-  local companions, contents = {}, {}
-  for i, k in ipairs(keys) do
-    local companion, hidden = names(k)
-    companions[2 * i - 1], companions[2 * i] = companion, alone
-    contents[2 * i - 1], contents[2 * i] = k, hidden
+  local companions = {}
+  for i = 1, #keys do
+    companions[2 * i - 1], companions[2 * i] = companion_of(keys[i]), alone
   end
   if call('MSETNX', unpack(companions)) == 0 then
     return false
   end
-  call('DEL', unpack(contents))
+  call('DEL', unpack(keys))
   return true
 end
 
@@ -266,16 +277,16 @@ local function settle(k, companion, hidden, c, id, op, version, value, deadline,
   end
 end
 
--- The companions of all keys, read together where that is possible.
+-- The companions of all keys, read together where that is possible, and their names.
 local function companions_of(keys, dbs)
   if dbs ~= '' or #keys > TOGETHER then
     return nil
   end
   local companions = {}
-  for i, k in ipairs(keys) do
-    companions[i] = names(k)
+  for i = 1, #keys do
+    companions[i] = companion_of(keys[i])
   end
-  return call('MGET', unpack(companions))
+  return call('MGET', unpack(companions)), companions
 end
 
 -- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
@@ -287,26 +298,28 @@ local function apply(keys, args)
   end
   local use, id, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
   local alone = '0 - - - ' .. id .. ';'
-  local found, done = companions_of(keys, args[2]), {}
-  for i, k in ipairs(keys) do
-    use(i)
-    local op = args[3 * i + 3]
-    local companion, hidden = names(k)
-    local c
-    if found then
-      c = found[i]
-    else
-      c = call('GET', companion)
-    end
-    if found and c == alone and op == 'S' then
+  local found, companions = companions_of(keys, args[2])
+  local done, count = {}, 0
+  for i = 1, #keys do
+    local k = keys[i]
+    if found and found[i] == alone and args[3 * i + 3] == 'S' then
       -- The usual case: one writer, a whole string without expiry.
       call('SET', k, args[3 * i + 5], 'PXAT', deadline)
-      done[#done + 1] = companion
+      count = count + 1
+      done[count] = companions[i]
     else
-      settle(k, companion, hidden, c, id, op, args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
+      use(i)
+      local companion, hidden = names(k)
+      local c
+      if found then
+        c = found[i]
+      else
+        c = call('GET', companion)
+      end
+      settle(k, companion, hidden, c, id, args[3 * i + 3], args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
     end
   end
-  if #done > 0 then
+  if count > 0 then
     call('DEL', unpack(done))
   end
   return redis.status_reply('OK')
