@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::fence::SETTLE_MAX;
 use super::loader::LoadedKeys;
 use super::meters::ReadMeters;
-use super::{Fence, Lane, Loader, Phase, Refusal};
+use super::{Fence, Lane, Loader, Phase, Refusal, Seen, Step};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX, Told};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Need, Workspace, replay};
@@ -381,33 +381,74 @@ impl Reads {
         }
     }
 
-    /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
+    /// What the store says of `keys` (sorted, each once) for WATCH: told to the cache, so
+    /// that no read after it shows anything older.
+    pub async fn watch(&self, keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Refusal> {
+        let headers: Vec<LoadRequest> = keys.iter().cloned().map(LoadRequest::header).collect();
+        let loaded = self.load_and_tell(&headers).await?;
+        let seen = |found: Loaded| Seen {
+            version: found.version,
+            is_present: found.content != Content::Absent,
+        };
+        Ok(keys
+            .into_iter()
+            .zip(loaded.keys.into_iter().map(seen))
+            .collect())
+    }
+
+    /// Answers a block that only reads, from one snapshot of the store.
+    pub async fn block(&self, steps: &[Step]) -> Result<Vec<Reply>, Refusal> {
+        let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+        for Step { db, call } in steps {
+            for (key, need) in engine::needs(call, *db) {
+                needs.entry(key).or_default().add(need);
+            }
+        }
+        let requests: Vec<LoadRequest> = needs
+            .into_iter()
+            .map(|(key, need)| LoadRequest::new(key, need))
+            .collect();
+        let loaded = self.load_and_tell(&requests).await?;
+        let mut workspace = Workspace::default();
+        for (request, found) in requests.into_iter().zip(loaded.keys) {
+            workspace.load(request.key, found);
+        }
+        let run = |step: &Step| engine::execute(&step.call, step.db, &mut workspace, loaded.now);
+        Ok(steps.iter().map(run).collect())
+    }
+
+    /// In bypass, or after too many rounds: the store's word.
     async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
-        let started = Instant::now();
-        let mut attempt = 0;
         let mut needs = needs(call, db);
         let requests: Vec<LoadRequest> = keys
             .iter()
             .map(|key| LoadRequest::new(key.clone(), needs.remove(key).unwrap_or_default()))
             .collect();
+        let LoadedKeys {
+            keys: found, now, ..
+        } = self.load_and_tell(&requests).await?;
+        Ok(answer(call, db, keys, &found, now))
+    }
+
+    /// What one snapshot of the store says of `keys`, which the cache has been
+    /// told; in bypass the fence is in that snapshot.
+    async fn load_and_tell(&self, requests: &[LoadRequest]) -> Result<LoadedKeys, Refusal> {
+        let started = Instant::now();
+        let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
-            let LoadedKeys {
-                keys: found,
-                now,
-                fence,
-            } = self.loader.load(requests.clone()).await?;
+            let loaded = self.loader.load(requests.to_vec()).await?;
             let told = match phase {
-                Phase::Bypass(generation) => fence == (generation, FenceState::Bypass),
+                Phase::Bypass(generation) => loaded.fence == (generation, FenceState::Bypass),
                 Phase::Closing(_) => false,
                 Phase::Active(generation) => {
-                    let observed: Vec<Applied<'_>> = keys
+                    let observed: Vec<Applied<'_>> = requests
                         .iter()
-                        .zip(&found)
-                        .filter(|(key, _)| !is_reserved(key))
-                        .map(|(key, found)| Applied {
-                            key,
+                        .zip(&loaded.keys)
+                        .filter(|(request, _)| !is_reserved(&request.key))
+                        .map(|(request, found)| Applied {
+                            key: &request.key,
                             op: Op::Observe,
                             version: found.version,
                         })
@@ -428,7 +469,7 @@ impl Reads {
                 }
             };
             if told {
-                return Ok(answer(call, db, keys, &found, now));
+                return Ok(loaded);
             }
             attempt += 1;
             let _ = self
