@@ -22,6 +22,10 @@ mod collections;
 mod commands;
 #[path = "engine/hash.rs"]
 mod hash;
+#[path = "engine/hyperloglog.rs"]
+mod hyperloglog;
+#[path = "engine/sets.rs"]
+mod sets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -230,7 +234,7 @@ impl Session {
             );
             return Ok(());
         }
-        client.send(arguments)?;
+        client.send(&collections::as_sent(name, arguments))?;
         let theirs = client.read_with_bytes()?.1;
         let protocol = if is_resp3 {
             Protocol::Resp3
@@ -244,8 +248,8 @@ impl Session {
         {
             return Ok(());
         }
-        if collections::RANDOM.contains(&name) && !matches!(reply, Reply::Error(_))
-            || collections::equal_but_for_order(name, &ours, &theirs)
+        if collections::equal_but_for_choice(name, &ours, &theirs)
+            || collections::equal_but_for_order(name, arguments, &ours, &theirs)
         {
             return Ok(());
         }

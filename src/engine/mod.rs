@@ -8,17 +8,22 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod draw;
 mod expiry;
+mod first_key;
 mod float;
 mod footprint;
 mod hash;
+mod hyperloglog;
 mod keyspace;
 mod lcs;
 mod lzf;
 mod need;
 mod rdb;
 mod refusal;
+mod scan;
 mod set;
+mod sets;
 mod string;
 mod workspace;
 
