@@ -275,6 +275,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// A map; in RESP2 an array of alternating keys and values.
     Map(Vec<(Reply, Reply)>),
+    /// An array of arrays of two; in RESP2 one flat array.
+    Pairs(Vec<(Reply, Reply)>),
     /// A set; in RESP2 an array.
     Set(Vec<Reply>),
     /// A floating-point number; in RESP2 a bulk string.

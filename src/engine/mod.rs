@@ -8,10 +8,13 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod draw;
 mod expiry;
+mod first_key;
 mod float;
 mod footprint;
 mod hash;
+mod hyperloglog;
 mod keyspace;
 mod lcs;
 mod lzf;
@@ -19,7 +22,9 @@ mod need;
 mod rdb;
 mod refusal;
 pub mod replay;
+mod scan;
 mod set;
+mod sets;
 mod string;
 mod workspace;
 

@@ -16,6 +16,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::NullArray => null(protocol, b"*-1\r\n", out),
         Reply::Array(items) => aggregate(b'*', items, protocol, out),
         Reply::Map(pairs) => map(pairs, protocol, out),
+        Reply::Pairs(items) => pairs(items, protocol, out),
         Reply::Set(items) => aggregate(resp3_kind(protocol, b'~'), items, protocol, out),
         Reply::Push(items) => aggregate(resp3_kind(protocol, b'>'), items, protocol, out),
         Reply::Double(value) => {
@@ -147,6 +148,20 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
     }
 }
 
+fn pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
+    match protocol {
+        Protocol::Resp2 => length_header(b'*', pairs.len() * 2, out),
+        Protocol::Resp3 => length_header(b'*', pairs.len(), out),
+    }
+    for (first, second) in pairs {
+        if protocol == Protocol::Resp3 {
+            length_header(b'*', 2, out);
+        }
+        encode(first, protocol, out);
+        encode(second, protocol, out);
+    }
+}
+
 fn verbatim(format: [u8; 3], text: &[u8], protocol: Protocol, out: &mut BytesMut) {
     match protocol {
         Protocol::Resp2 => bulk(b'$', text, out),
@@ -196,6 +211,11 @@ mod tests {
                 Reply::Map(vec![(item(), item())]),
                 "*2\r\n:1\r\n:1\r\n",
                 "%1\r\n:1\r\n:1\r\n",
+            ),
+            (
+                Reply::Pairs(vec![(item(), Reply::Null)]),
+                "*2\r\n:1\r\n$-1\r\n",
+                "*1\r\n*2\r\n:1\r\n_\r\n",
             ),
             (Reply::Set(vec![item()]), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
             (Reply::Push(vec![item()]), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),

@@ -17,7 +17,8 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `r` a random
+/// element of very many, `w` some word; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -129,7 +130,11 @@ const PATTERNS: &[&str] = &[
 ];
 
 /// The data types beside strings: their commands, and the keys that mostly hold them.
-const FAMILIES: &[(&[&str], &[&[u8]])] = &[(super::hash::PATTERNS, &[b"h1", b"h2", b"h3"])];
+const FAMILIES: &[(&[&str], &[&[u8]])] = &[
+    (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
+    (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
+    (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+];
 
 /// Fields of hashes, members of sets.
 const MEMBERS: &[&[u8]] = &[
@@ -152,6 +157,11 @@ const MEMBERS: &[&[u8]] = &[
     b"Palermo",
     b"Catania",
     b"a member that is longer than the sixty-four bytes of a small element",
+];
+
+/// Patterns to match members with.
+const GLOBS: &[&[u8]] = &[
+    b"*", b"a*", b"?", b"[a-c]", b"*1*", b"", b"[^a]*", b"\\*", b"member",
 ];
 
 /// Scores of sorted sets.
@@ -496,6 +506,8 @@ impl Maker<'_> {
         match place {
             "k" => self.key(),
             "a" => self.one_of(MEMBERS).to_vec(),
+            "g" => self.one_of(GLOBS).to_vec(),
+            "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
             "v" => self.value(),
             "i" => self.one_of(INTEGERS).to_vec(),
