@@ -264,8 +264,12 @@ impl Session {
             );
             return Ok(());
         }
-        client.send(&collections::as_sent(name, arguments))?;
-        let theirs = client.read_with_bytes()?.1;
+        let theirs = if hyperloglog::is_damaged(reply) {
+            hyperloglog::sent_without_effect(arguments, client)?
+        } else {
+            client.send(&collections::as_sent(name, arguments))?;
+            client.read_with_bytes()?.1
+        };
         let protocol = if is_resp3 {
             Protocol::Resp3
         } else {

@@ -518,8 +518,9 @@ impl Maker<'_> {
             "o" => self.one_of(BYTE_OFFSETS).to_vec(),
             "s" => seconds.to_string().into_bytes(),
             "m" => (seconds * 1000).to_string().into_bytes(),
-            "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
             // Not this very millisecond, in which Redis still shows a key.
+            "S" if seconds == 0 => (self.now.0 / 1000 - 1).to_string().into_bytes(),
+            "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
             "M" if seconds == 0 => (self.now.0 - 1000).to_string().into_bytes(),
             "M" => (self.now.0 + seconds * 1000).to_string().into_bytes(),
             "d" => self.one_of(DATABASES).to_vec(),
