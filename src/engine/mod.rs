@@ -14,17 +14,21 @@ mod footprint;
 mod hash;
 mod keyspace;
 mod lcs;
+mod list;
 mod lzf;
 mod need;
 mod rdb;
 mod refusal;
 mod set;
+mod sort;
 mod string;
+mod timeout;
 mod workspace;
 
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
+pub use timeout::Timeout;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.
