@@ -141,24 +141,20 @@ impl Session {
             .iter()
             .map(|arguments| resolve(Request::from_args(arguments)))
             .collect();
-        let (replies, mut workspace) = self.execute(db, &calls)?;
-        for ((arguments, call), reply) in unit.iter().zip(calls).zip(replies) {
+        let mut workspace = self.workspace(db, &calls)?;
+        for (arguments, call) in unit.iter().zip(calls) {
             self.history.truncate(HISTORY_LEN);
             self.history
                 .push_front(format!("{db:?} {}", show(arguments)));
-            self.call(db, arguments, call, reply)
+            self.call(db, arguments, call, &mut workspace)
                 .with_context(|| format!("{db:?} {}", show(arguments)))?;
         }
         self.adopt(workspace.take_effects())
     }
 
-    /// Runs the calls as the commit lane does: once more with more loaded, if
-    /// that turns out to be needed.
-    fn execute(
-        &mut self,
-        db: Db,
-        calls: &[Result<Call, Reply>],
-    ) -> Result<(Vec<Option<Reply>>, Workspace)> {
+    /// What the calls need, loaded. As in the commit lane, that is learnt by
+    /// running them: once more with more loaded, if they turn out to need it.
+    fn workspace(&mut self, db: Db, calls: &[Result<Call, Reply>]) -> Result<Workspace> {
         let mut needed: BTreeMap<Key, Need> = BTreeMap::new();
         for call in calls.iter().flatten() {
             for (key, need) in needs(call, db) {
@@ -166,17 +162,14 @@ impl Session {
             }
         }
         for _ in 0..ROUNDS_MAX {
-            let mut workspace = Workspace::default();
-            for (key, need) in &needed {
-                self.load(&mut workspace, key.clone(), need);
+            let mut workspace = self.load_all(&needed);
+            let mut is_enough = true;
+            for call in calls {
+                let reply = Self::reply(call, db, &mut workspace)?;
+                is_enough &= reply != Some(Refusal::NotLoaded.into());
             }
-            let replies = calls
-                .iter()
-                .map(|call| Self::reply(call, db, &mut workspace))
-                .collect::<Result<Vec<_>>>()?;
-            let not_loaded = Reply::from(Refusal::NotLoaded);
-            if !replies.contains(&Some(not_loaded)) {
-                return Ok((replies, workspace));
+            if is_enough {
+                return Ok(self.load_all(&needed));
             }
             self.repeated += 1;
             let wanted = workspace.take_wanted();
@@ -188,6 +181,14 @@ impl Session {
             }
         }
         anyhow::bail!("what is loaded is never enough")
+    }
+
+    fn load_all(&mut self, needed: &BTreeMap<Key, Need>) -> Workspace {
+        let mut workspace = Workspace::default();
+        for (key, need) in needed {
+            self.load(&mut workspace, key.clone(), need);
+        }
+        workspace
     }
 
     /// What the engine replies; `None` if it is not the engine that does.
@@ -241,9 +242,17 @@ impl Session {
         db: Db,
         arguments: &Arguments,
         call: Result<Call, Reply>,
-        reply: Option<Reply>,
+        workspace: &mut Workspace,
     ) -> Result<()> {
         self.calls += 1;
+        let mut reply = Self::reply(&call, db, workspace)?;
+        if reply == Some(Refusal::NotLoaded.into()) {
+            // A choice by chance was another one before.
+            for (key, need) in workspace.take_wanted() {
+                self.load(workspace, key, &need);
+            }
+            reply = Self::reply(&call, db, workspace)?;
+        }
         let Some(reply) = reply else {
             return Ok(());
         };
@@ -274,6 +283,9 @@ impl Session {
                 "{name} chose what is not there"
             );
             return Ok(());
+        }
+        if name.starts_with("SORT") {
+            collections::reset_errno(client)?;
         }
         let theirs = if collections::BLOCKING.contains(&name) {
             collections::without_waiting(client, arguments)?

@@ -26,6 +26,14 @@ pub fn without_waiting(redis: &mut Client, arguments: &[Vec<u8>]) -> Result<Vec<
     Ok(reply.context("one reply within EXEC's")?.to_vec())
 }
 
+/// Redis's `SORT` reads numbers by `strtod`, and fails if `errno` says so from
+/// an earlier command (`INCRBYFLOAT k 1e5000`). Reading a time to wait resets it.
+pub fn reset_errno(redis: &mut Client) -> Result<()> {
+    let refused = redis.call(&["BLPOP", "k", "x"])?;
+    ensure!(refused.error().is_some(), "BLPOP with no time to wait");
+    Ok(())
+}
+
 /// What makes Redis take the members that `reply` to a random write names;
 /// `None` if it names none or the command does not choose.
 pub fn same_choice(name: &str, arguments: &[Vec<u8>], reply: &Reply) -> Option<Vec<Vec<u8>>> {
