@@ -454,20 +454,39 @@ fn is_certain(call: &Call, reply: &[u8]) -> bool {
     if call.command.class == Class::Expiry {
         return false;
     }
+    if reply.starts_with(b"-") {
+        return reply.starts_with(b"-WRONGTYPE")
+            || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key");
+    }
     let keys = call.key_indices().count();
     match reply {
-        [b'$', b'1'..=b'9', ..] | [b'+', ..] if keys == 1 => reply != b"+none\r\n",
-        [b':', digits @ ..] => match digits.strip_suffix(b"\r\n") {
-            Some([b'1'..=b'9', ..]) if keys == 1 => true,
-            Some(number) => number == keys.to_string().as_bytes() && counts_keys(call),
-            None => false,
-        },
-        [b'*', ..] => call.command.name == "MGET" && !has_null(reply),
-        _ => {
-            reply.starts_with(b"-WRONGTYPE")
-                || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key")
+        [b':', digits @ ..] if keys > 1 => {
+            counts_keys(call) && digits.strip_suffix(b"\r\n") == Some(keys.to_string().as_bytes())
         }
+        [b'*', ..] if call.command.name == "MGET" => !has_null(reply),
+        _ if keys > 1 => false,
+        b"+none\r\n" | b"$0\r\n\r\n" => false,
+        [b'$', b'1'..=b'9', ..] | [b'+' | b',', ..] => true,
+        [b':', b'1'..=b'9', ..] => true,
+        [b'*' | b'%' | b'~', b'1'..=b'9', ..] => !answers_each(call) && !reply.ends_with(b"*0\r\n"),
+        _ => false,
     }
+}
+
+/// Commands that reply with as many elements as were asked for, though the key
+/// is missing.
+fn answers_each(call: &Call) -> bool {
+    matches!(
+        call.command.name,
+        "HMGET"
+            | "SMISMEMBER"
+            | "ZMSCORE"
+            | "GEOPOS"
+            | "GEOHASH"
+            | "LPOS"
+            | "BITFIELD_RO"
+            | "BITFIELD"
+    )
 }
 
 /// Commands whose reply is the number of their keys that are there.

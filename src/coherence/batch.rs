@@ -6,8 +6,8 @@ use ahash::AHashMap;
 
 use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
-use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
-use crate::engine::{self, Need, Workspace};
+use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
+use crate::engine::{self, Need, Workspace, replay};
 use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
@@ -104,9 +104,25 @@ fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
     match effect {
         Effect::Whole(entry) => match &entry.value {
             Value::String(value) => cache.string_op(value.clone(), entry.expires_at, now),
-            Value::Collection(_) => Op::Invalidate,
+            Value::Collection(whole) => match replay::rebuild(whole) {
+                Ok(commands) => {
+                    cache.collection_op((Told::Whole, whole.len()), commands, entry.expires_at, now)
+                }
+                Err(_) => Op::Invalidate,
+            },
         },
-        Effect::Delta(_) => Op::Invalidate,
+        Effect::Delta(entry) => match &entry.value {
+            Value::Collection(changed) => {
+                let commands = replay::repeat(changed);
+                cache.collection_op(
+                    (Told::Delta, changed.len()),
+                    commands,
+                    entry.expires_at,
+                    now,
+                )
+            }
+            Value::String(_) => Op::Invalidate,
+        },
         Effect::Delete => Op::Absent,
         Effect::Expiry(expires_at) => cache.expiry_op(*expires_at, now),
     }
@@ -147,19 +163,25 @@ impl Failure {
 struct Plan {
     replies: Vec<Reply>,
     changes: Vec<(Key, Effect, RowState)>,
+    /// For each change, the number of what its row holds.
+    contents: Vec<Option<i64>>,
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
     now: UnixMs,
+    /// Whether a call needed more than was loaded.
+    is_short: bool,
 }
 
 impl Plan {
     fn stored(&self) -> Vec<Change<'_>> {
         self.changes
             .iter()
-            .map(|(key, effect, row)| Change {
+            .zip(&self.contents)
+            .map(|((key, effect, row), content_id)| Change {
                 key,
                 effect,
                 row: *row,
+                content_id: *content_id,
             })
             .collect()
     }
@@ -239,6 +261,7 @@ impl<'a> Batch<'a> {
                 key,
                 effect,
                 row: RowState::LockedOrBlind,
+                content_id: None,
             })
             .collect();
         let written = session
@@ -289,7 +312,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
-            .map(|(key, need)| LoadRequest { key, need })
+            .map(|(key, need)| LoadRequest::new(key, need))
             .collect();
         let (guard, locked, now) = session
             .begin_and_load(self.attempt, &requests)
@@ -301,6 +324,10 @@ impl<'a> Batch<'a> {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
         let plan = run(jobs, workspace, &requests, &locked, now);
+        if plan.is_short {
+            // The next attempt loads whole values.
+            return Err(Failure::early(Cause::Moved(Refusal::Contended)));
+        }
         if plan.changes.is_empty() {
             return Ok((plan, Vec::new()));
         }
@@ -430,9 +457,9 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
     }
 }
 
-/// What must be loaded. If anything must, all keys of the batch are locked, so
-/// that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
+/// What must be loaded; after a first try whole values. If anything must, all keys of
+/// the batch are locked, so that every transaction takes its locks in key order.
+pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {
@@ -445,6 +472,9 @@ pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
                 needs.entry(key).or_default();
             }
         });
+    }
+    if tries > 0 {
+        needs.values_mut().for_each(|need| need.whole = true);
     }
     needs
 }
@@ -469,6 +499,7 @@ fn run(
     for_each_call(jobs, |call, db| {
         replies.push(engine::execute(call, db, &mut workspace, now))
     });
+    let is_short = workspace.is_short();
     let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
@@ -482,6 +513,10 @@ fn run(
         })
         .collect();
     changes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let contents = changes
+        .iter()
+        .map(|(key, ..)| known.get(key).and_then(|locked| locked.content_id))
+        .collect();
     let seen = requests
         .iter()
         .zip(locked)
@@ -495,8 +530,10 @@ fn run(
     Plan {
         replies,
         changes,
+        contents,
         seen,
         now,
+        is_short,
     }
 }
 

@@ -20,7 +20,7 @@ use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
 use crate::model::{Db, Reply, Version};
-use crate::store::{self, Outcome, Session, Store, StoreError};
+use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
 const FORGET_EVERY: u64 = 5_000;
@@ -72,7 +72,7 @@ pub struct Lane {
     bytes_room: Arc<Semaphore>,
     bytes_max: u32,
     progress: Arc<Progress>,
-    in_flight: AtomicUsize,
+    in_flight: Arc<AtomicUsize>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -114,6 +114,8 @@ impl Lane {
         let numbers = Arc::new(AtomicU64::new(0));
         // One batch is begun ahead, no more: it would only grow old.
         let (gathered, batches) = mpsc::channel(1);
+        let (waits, lane_waits) = watch::channel(false);
+        let in_flight = Arc::new(AtomicUsize::new(0));
         let shared_session = SharedSession::default();
         let gatherer = Gatherer {
             session: Arc::clone(&shared_session),
@@ -121,6 +123,8 @@ impl Lane {
             cache: Arc::clone(&cache),
             fence: Arc::clone(&fence),
             queue,
+            lane_waits,
+            in_flight: Arc::clone(&in_flight),
             numbers: Arc::clone(&numbers),
             max_units: settings.max_batch_units as usize,
             max_bytes: settings.max_batch_bytes.as_usize(),
@@ -132,6 +136,7 @@ impl Lane {
             fence,
             meters: LaneMeters::new(),
             batches,
+            waits,
             session: None,
             shared_session,
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
@@ -148,7 +153,7 @@ impl Lane {
             bytes_room: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
             progress,
-            in_flight: AtomicUsize::new(0),
+            in_flight,
         })
     }
 
@@ -246,6 +251,8 @@ struct Worker {
     fence: Arc<Fence>,
     meters: LaneMeters,
     batches: mpsc::Receiver<Gathered>,
+    /// Whether it has nothing to commit, for the gatherer to hurry.
+    waits: watch::Sender<bool>,
     session: Option<Arc<Session>>,
     /// The same, for the gatherer to look at.
     shared_session: SharedSession,
@@ -257,7 +264,7 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) {
-        while let Some(Gathered { jobs, ahead }) = self.batches.recv().await {
+        while let Some(Gathered { jobs, ahead }) = self.next().await {
             let units = jobs.iter().map(|job| job.units.len()).sum::<usize>();
             self.meters.batch_units.record(units as f64);
             self.meters
@@ -266,6 +273,17 @@ impl Worker {
             self.meters.depth.set(units as f64);
             self.commit(jobs, ahead).await;
         }
+    }
+
+    /// The next batch; the gatherer is told if the lane has to wait for it.
+    async fn next(&mut self) -> Option<Gathered> {
+        if let Ok(ready) = self.batches.try_recv() {
+            return Some(ready);
+        }
+        self.waits.send_replace(true);
+        let next = self.batches.recv().await;
+        self.waits.send_replace(false);
+        next
     }
 
     /// Commits the jobs together; one by one if a unit among them is at fault.
@@ -440,7 +458,7 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let needs = needs(jobs);
+        let needs = needs(jobs, count);
         if needs.is_empty() {
             return self.commit_blind(batch, session, jobs, count).await;
         }
@@ -635,7 +653,9 @@ async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<
 
 /// The versions that the keys of a committed batch have by now, for the cache.
 async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
-    let snapshot = store.snapshot(&prepared.changed_keys()).await.ok()?;
+    let keys = prepared.changed_keys().into_iter();
+    let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
+    let snapshot = store.snapshot(&headers).await.ok()?;
     Some(snapshot.keys.iter().map(|found| found.version).collect())
 }
 

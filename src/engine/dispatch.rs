@@ -75,7 +75,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         workspace,
         now,
     };
-    run.dispatch().unwrap_or_else(Reply::from)
+    run.dispatch().unwrap_or_else(|refusal| {
+        if refusal == Refusal::NotLoaded {
+            run.workspace.note_short();
+        }
+        refusal.into()
+    })
 }
 
 /// One call in the course of being run.

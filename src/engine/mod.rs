@@ -19,12 +19,14 @@ mod lzf;
 mod need;
 mod rdb;
 mod refusal;
+pub mod replay;
 mod set;
 mod sort;
 mod string;
 mod timeout;
 mod workspace;
 
+pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
