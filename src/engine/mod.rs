@@ -17,6 +17,7 @@ mod hash;
 mod hyperloglog;
 mod keyspace;
 mod lcs;
+mod list;
 mod lzf;
 mod need;
 mod rdb;
@@ -25,13 +26,16 @@ pub mod replay;
 mod scan;
 mod set;
 mod sets;
+mod sort;
 mod string;
+mod timeout;
 mod workspace;
 
 pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
+pub use timeout::Timeout;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.
