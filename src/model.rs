@@ -266,6 +266,8 @@ pub enum Reply {
     Array(Vec<Reply>),
     /// A map; in RESP2 an array of alternating keys and values.
     Map(Vec<(Reply, Reply)>),
+    /// A map; in RESP2 an array of arrays of two.
+    MapOfPairs(Vec<(Reply, Reply)>),
     /// A set; in RESP2 an array.
     Set(Vec<Reply>),
     /// A floating-point number; in RESP2 a bulk string.

@@ -22,6 +22,8 @@ mod collections;
 mod commands;
 #[path = "engine/hash.rs"]
 mod hash;
+#[path = "engine/stream.rs"]
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use bytes::BytesMut;
 use freshet::command::{Call, Class, TABLE, resolve};
-use freshet::engine::{Content, Loaded, Need, Workspace, execute, needs};
+use freshet::engine::{Content, Loaded, Need, Refusal, Workspace, execute, needs};
 use freshet::model::{Db, Effect, Entry, Key, Protocol, Reply, Request, UnixMs, Value, Version};
 use freshet::resp::encode;
 use rand::rngs::StdRng;
@@ -73,9 +75,10 @@ fn engine_answers_as_redis() -> Result<()> {
         }
     }
     println!(
-        "{} calls, {} of them errors; {} names of commands",
+        "{} calls, {} of them errors; {} units repeated with more loaded; {} names of commands",
         session.calls,
         session.errors,
+        session.repeated,
         session.names.len()
     );
     session.all_keys_are_equal()?;
@@ -94,13 +97,16 @@ struct Session {
     history: VecDeque<String>,
     calls: usize,
     errors: usize,
+    /// Units for which more had to be loaded than they asked for.
+    repeated: usize,
     names: BTreeSet<&'static str>,
 }
 
 impl Session {
     fn new(redis: &Redis, seed: u64) -> Result<Self> {
         let mut connections = BTreeMap::new();
-        for index in 0..DATABASES_USED {
+        // One database more, for what the cache would hold of streams.
+        for index in 0..=DATABASES_USED {
             let db = Db::new(index).context("a database")?;
             for (is_resp3, version) in [(false, "2"), (true, "3")] {
                 let mut client = redis.client()?;
@@ -117,6 +123,7 @@ impl Session {
             history: VecDeque::new(),
             calls: 0,
             errors: 0,
+            repeated: 0,
             names: BTreeSet::new(),
         })
     }
@@ -139,8 +146,14 @@ impl Session {
                 wanted.entry(key).or_default().add(need);
             }
         }
-        for (key, need) in wanted {
-            self.load(&mut workspace, key, &need);
+        for (key, need) in &wanted {
+            self.load(&mut workspace, key.clone(), need);
+        }
+        if needs_more(&resolved, db, &mut workspace) {
+            self.repeated += 1;
+            for key in wanted.into_keys() {
+                self.load(&mut workspace, key, &Need::value());
+            }
         }
         for (arguments, call) in unit.iter().zip(resolved) {
             self.history.truncate(HISTORY_LEN);
@@ -230,7 +243,7 @@ impl Session {
             );
             return Ok(());
         }
-        client.send(arguments)?;
+        client.send(&stream::as_repeated(name, arguments, reply))?;
         let theirs = client.read_with_bytes()?.1;
         let protocol = if is_resp3 {
             Protocol::Resp3
@@ -246,6 +259,7 @@ impl Session {
         }
         if collections::RANDOM.contains(&name) && !matches!(reply, Reply::Error(_))
             || collections::equal_but_for_order(name, &ours, &theirs)
+            || stream::equal_but_for_times(name, &ours, &theirs)
         {
             return Ok(());
         }
@@ -291,6 +305,7 @@ impl Session {
             };
             self.apply(key.clone(), &effect, end)?;
             self.same_as_redis(&key)?;
+            self.same_in_cache(&key, &effect)?;
         }
         Ok(())
     }
@@ -311,6 +326,20 @@ impl Session {
         };
         ensure!(theirs == ours, "{key:?} is {theirs:?} in Redis");
         Ok(())
+    }
+
+    /// Does to the copy of a stream what the cache is told to do, and checks that
+    /// it is the same stream then.
+    fn same_in_cache(&mut self, key: &Key, effect: &Effect) -> Result<()> {
+        let held = self.entries.get(key).map(|entry| entry.value.clone());
+        let begin = if self.random.random_bool(0.2) {
+            stream::Copying::Afresh
+        } else {
+            stream::Copying::Changes
+        };
+        let db = Db::new(DATABASES_USED).context("a database")?;
+        let cache = self.client(db, false)?;
+        stream::same_in_cache(key, held.as_ref(), effect, begin, cache)
     }
 
     /// Does what the effect says to the keys in memory.
@@ -376,6 +405,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a call uses something that was not loaded: then the whole keys are
+/// loaded, as the commit lane does. Leaves the workspace as it was.
+fn needs_more(calls: &[Result<Call, Reply>], db: Db, workspace: &mut Workspace) -> bool {
+    let not_loaded = Reply::from(Refusal::NotLoaded);
+    let mut runs = calls.iter().flatten().filter(|call| {
+        matches!(
+            call.command.class,
+            Class::Read | Class::Expiry | Class::Write
+        )
+    });
+    let found = runs.any(|call| execute(call, db, workspace, now()) == not_loaded);
+    drop(workspace.take_effects());
+    found
 }
 
 /// The time by our clock; Redis runs on the same machine.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, keyspace, lcs, rdb, set, string,
+    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, keyspace, lcs, rdb, set, stream,
+    string,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -33,7 +34,7 @@ impl Family {
 /// The commands of the data types beside strings, by name.
 static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
     let all = [hash::COMMANDS];
-    let rows = all.into_iter().flatten();
+    let rows = all.iter().chain(stream::COMMANDS).copied().flatten();
     rows.map(|family| (family.name, family)).collect()
 });
 

@@ -19,12 +19,14 @@ mod need;
 mod rdb;
 mod refusal;
 mod set;
+mod stream;
 mod string;
 mod workspace;
 
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
+pub use stream::rebuild as rebuild_stream;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.

@@ -17,7 +17,8 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `w` some word,
+/// `j` a stream id, `r` one at the end of a range, `g` a group, `c` a consumer; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -129,7 +130,10 @@ const PATTERNS: &[&str] = &[
 ];
 
 /// The data types beside strings: their commands, and the keys that mostly hold them.
-const FAMILIES: &[(&[&str], &[&[u8]])] = &[(super::hash::PATTERNS, &[b"h1", b"h2", b"h3"])];
+const FAMILIES: &[(&[&str], &[&[u8]])] = &[
+    (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
+    (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
+];
 
 /// Fields of hashes, members of sets.
 const MEMBERS: &[&[u8]] = &[
@@ -515,6 +519,10 @@ impl Maker<'_> {
             "h" => self.one_of(FIELD_OFFSETS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
+            "j" => super::stream::id(self.random),
+            "r" => self.one_of(super::stream::BOUNDS).to_vec(),
+            "g" => self.one_of(super::stream::GROUPS).to_vec(),
+            "c" => self.one_of(super::stream::CONSUMERS).to_vec(),
             word => self.word(word),
         }
     }
