@@ -28,6 +28,8 @@ mod hyperloglog;
 mod list;
 #[path = "engine/sets.rs"]
 mod sets;
+#[path = "engine/stream.rs"]
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -112,7 +114,8 @@ struct Session {
 impl Session {
     fn new(redis: &Redis, seed: u64) -> Result<Self> {
         let mut connections = BTreeMap::new();
-        for index in 0..DATABASES_USED {
+        // One database more, for what the cache would hold of streams.
+        for index in 0..=DATABASES_USED {
             let db = Db::new(index).context("a database")?;
             for (is_resp3, version) in [(false, "2"), (true, "3")] {
                 let mut client = redis.client()?;
@@ -296,7 +299,8 @@ impl Session {
         } else if hyperloglog::is_damaged(reply) {
             hyperloglog::sent_without_effect(arguments, client)?
         } else {
-            client.send(&collections::as_sent(name, arguments))?;
+            let sent = stream::as_repeated(name, arguments, reply);
+            client.send(&collections::as_sent(name, &sent))?;
             client.read_with_bytes()?.1
         };
         let protocol = if is_resp3 {
@@ -313,6 +317,7 @@ impl Session {
         }
         if collections::equal_but_for_choice(name, &ours, &theirs)
             || collections::equal_but_for_order(name, arguments, &ours, &theirs)
+            || stream::equal_but_for_times(name, &ours, &theirs)
         {
             return Ok(());
         }
@@ -358,6 +363,7 @@ impl Session {
             };
             self.apply(key.clone(), &effect, end)?;
             self.same_as_redis(&key)?;
+            self.same_in_cache(&key, &effect)?;
         }
         Ok(())
     }
@@ -378,6 +384,20 @@ impl Session {
         };
         ensure!(theirs == ours, "{key:?} is {theirs:?} in Redis");
         Ok(())
+    }
+
+    /// Does to the copy of a stream what the cache is told to do, and checks that
+    /// it is the same stream then.
+    fn same_in_cache(&mut self, key: &Key, effect: &Effect) -> Result<()> {
+        let held = self.entries.get(key).map(|entry| entry.value.clone());
+        let begin = if self.random.random_bool(0.2) {
+            stream::Copying::Afresh
+        } else {
+            stream::Copying::Changes
+        };
+        let db = Db::new(DATABASES_USED).context("a database")?;
+        let cache = self.client(db, false)?;
+        stream::same_in_cache(key, held.as_ref(), effect, begin, cache)
     }
 
     /// Does what the effect says to the keys in memory.

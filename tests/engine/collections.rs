@@ -129,6 +129,9 @@ pub fn show_all(kind: Kind, key: &Key) -> Vec<Vec<u8>> {
 
 /// Fails unless Redis holds the same elements under `key`.
 pub fn same_as_redis(key: &Key, ours: &Collection, redis: &mut Client) -> Result<()> {
+    if ours.kind() == Kind::Stream {
+        return super::stream::same_as_redis(key, ours, redis);
+    }
     let theirs = redis.ok(&show_all(ours.kind(), key))?;
     let mut theirs = flat(&theirs);
     let mut held: Vec<Vec<u8>> = match ours.kind() {

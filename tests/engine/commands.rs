@@ -18,7 +18,8 @@ pub const DATABASES_USED: u8 = 3;
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
 /// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `y` a pattern of
-/// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word; anything else in capitals is a
+/// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word, `j` a stream id, `l` one at the
+/// end of a range, `q` a group, `c` a consumer; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -139,6 +140,7 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
         super::list::SORT_PATTERNS,
         &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
     ),
+    (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
 ];
 
 /// Fields of hashes, members of sets.
@@ -535,6 +537,10 @@ impl Maker<'_> {
             "u" => self.one_of(super::list::TIMEOUTS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
+            "j" => super::stream::id(self.random),
+            "l" => self.one_of(super::stream::BOUNDS).to_vec(),
+            "q" => self.one_of(super::stream::GROUPS).to_vec(),
+            "c" => self.one_of(super::stream::CONSUMERS).to_vec(),
             word => self.word(word),
         }
     }
