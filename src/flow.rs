@@ -13,12 +13,13 @@ use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
-    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
 };
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
 use crate::model::{Db, Generation, Key, Kind, Protocol, Reply, Request, UnixMs};
+use crate::pubsub::{self, Broker};
 use crate::resp;
 use crate::store::{self, Store};
 
@@ -38,6 +39,8 @@ pub struct Origin {
     pub db: Db,
     /// The protocol in which replies are encoded.
     pub protocol: Protocol,
+    /// The client's number.
+    pub client: u64,
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -94,6 +97,9 @@ struct Parts {
     lane: Arc<Lane>,
     reads: Reads,
     keyspace: Keyspace,
+    broker: Arc<Broker>,
+    /// Ends the broker's connection with the flow.
+    _broker_task: pubsub::Task,
     units_max: usize,
 }
 
@@ -107,11 +113,15 @@ impl Flow {
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
+        let (broker, broker_task) =
+            Broker::start(cache.options().clone(), config.notifications.keyspace_events);
+        let audience: Arc<dyn Audience> = Arc::clone(&broker) as _;
         let lane = Lane::start(
             Arc::clone(&store),
             Arc::clone(&cache),
             Arc::clone(&fence),
             &config.commit,
+            audience,
         );
         let loader = Loader::start(&store);
         let reads = Reads::new(
@@ -132,6 +142,8 @@ impl Flow {
             lane,
             reads,
             keyspace,
+            broker,
+            _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
         };
         Ok(Self {
@@ -180,7 +192,12 @@ impl Flow {
                 Group::Alone => {
                     for call in run {
                         let reply = match call.command.class {
-                            Class::Flush => self.parts.keyspace.flush(call, origin.db).await,
+                            Class::Flush => {
+                                let reply = self.parts.keyspace.flush(call, origin.db).await;
+                                // Also after an error: it may have been done.
+                                self.parts.broker.hear_flush();
+                                reply
+                            }
                             _ => self.parts.keyspace.read(call, origin.db).await,
                         };
                         resp::encode(&reply, origin.protocol, out);
@@ -199,6 +216,7 @@ impl Flow {
                 .filter(|(_, refusal)| refusal.is_none())
                 .map(|(call, _)| Unit {
                     db: origin.db,
+                    client: origin.client,
                     calls: smallvec![call.clone()],
                 })
                 .collect();
@@ -361,6 +379,11 @@ impl Flow {
             _ => false,
         });
         Ok(known.then(|| items.swap_remove(0)))
+    }
+
+    /// Messages, notifications and clients that keep copies.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.parts.broker
     }
 
     /// How the data path stands now.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::{Attempt, Job};
-use super::{Fence, Phase, Refusal};
+use super::{Audience, Change as Told, Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
 use crate::engine::{self, Need, Workspace};
-use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
+use crate::model::{
+    Effect, Event, EventClasses, Generation, Key, Reply, UnixMs, Value, Version,
+};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
     Written,
@@ -39,6 +41,7 @@ pub(super) struct Prepared {
     pub(super) replies: Vec<Reply>,
     changed: Vec<(Key, Effect, Version)>,
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
     now: UnixMs,
 }
 
@@ -46,6 +49,24 @@ impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
         self.changed.is_empty()
+    }
+
+    /// Tells what was committed. Called in the order of commits.
+    pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
+        audience.hear_events(&self.events);
+        if self.changed.is_empty() || !audience.wants_changes() {
+            return;
+        }
+        let authors = authors(jobs);
+        let told: Vec<Told<'_>> = self
+            .changed
+            .iter()
+            .map(|(key, ..)| Told {
+                key,
+                author: authors.get(key).copied().flatten(),
+            })
+            .collect();
+        audience.hear_changes(&told);
     }
 
     /// The keys that were begun in the cache.
@@ -94,6 +115,7 @@ impl Prepared {
 
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
+        self.events.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
@@ -149,6 +171,7 @@ struct Plan {
     changes: Vec<(Key, Effect, RowState)>,
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
     now: UnixMs,
 }
 
@@ -277,6 +300,7 @@ impl<'a> Batch<'a> {
             replies: plan.replies,
             changed,
             seen: plan.seen,
+            events: plan.events,
             now: plan.now,
         }
     }
@@ -434,9 +458,16 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 /// that every transaction takes its locks in key order.
 pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+    // Whether a key is new is known only if it is looked for.
+    let looks_for_keys = jobs.iter().any(|job| job.events.contains(EventClasses::NEW));
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {
             needs.entry(key).or_default().add(need);
+        }
+        if looks_for_keys {
+            for key in call.keys(db) {
+                needs.entry(key).or_default();
+            }
         }
     });
     if !needs.is_empty() {
@@ -466,8 +497,13 @@ fn run(
     now: UnixMs,
 ) -> Plan {
     let mut replies = Vec::new();
+    let mut events = Vec::new();
+    let tells = jobs.iter().any(|job| job.events.is_active());
     for_each_call(jobs, |call, db| {
-        replies.push(engine::execute(call, db, &mut workspace, now))
+        replies.push(match tells {
+            true => engine::execute_telling(call, db, &mut workspace, now, &mut events),
+            false => engine::execute(call, db, &mut workspace, now),
+        });
     });
     let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
@@ -496,8 +532,24 @@ fn run(
         replies,
         changes,
         seen,
+        events,
         now,
     }
+}
+
+/// The client that changed each key; none where it may have been several.
+fn authors(jobs: &[Job]) -> AHashMap<Key, Option<u64>> {
+    let mut authors = AHashMap::new();
+    for unit in jobs.iter().flat_map(|job| &job.units) {
+        let author = (unit.client != 0).then_some(unit.client);
+        for key in unit.calls.iter().flat_map(|call| call.keys(unit.db)) {
+            authors
+                .entry(key)
+                .and_modify(|known: &mut Option<u64>| *known = (*known).filter(|_| *known == author))
+                .or_insert(author);
+        }
+    }
+    authors
 }
 
 fn is_reserved(key: &Key) -> bool {

@@ -15,11 +15,11 @@ use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
-use super::{Fence, Phase, Refusal};
+use super::{Audience, Fence, Phase, Refusal};
 use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
-use crate::model::{Db, Reply, Version};
+use crate::model::{Db, EventClasses, Reply, Version};
 use crate::store::{self, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -44,6 +44,8 @@ const FENCE_MAX: Duration = Duration::from_secs(30);
 pub struct Unit {
     /// The database they run in.
     pub db: Db,
+    /// The client that sent them; 0: none.
+    pub client: u64,
     /// One command, or those of a MULTI block.
     pub calls: SmallVec<[Call; 1]>,
 }
@@ -52,6 +54,8 @@ pub struct Unit {
 pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
+    /// The classes of events that are wanted of them.
+    pub(super) events: EventClasses,
     answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
     /// Its share of the lane's bounds, given back when it is answered.
     _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
@@ -73,6 +77,7 @@ pub struct Lane {
     bytes_max: u32,
     progress: Arc<Progress>,
     in_flight: AtomicUsize,
+    audience: Arc<dyn Audience>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -103,6 +108,7 @@ impl Lane {
         cache: Arc<Cache>,
         fence: Arc<Fence>,
         settings: &config::Commit,
+        audience: Arc<dyn Audience>,
     ) -> Arc<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
         let progress = Arc::new(Progress {
@@ -138,6 +144,7 @@ impl Lane {
             progress: Arc::clone(&progress),
             unknown_timeout: settings.unknown_timeout,
             numbers,
+            audience: Arc::clone(&audience),
         };
         tokio::spawn(gatherer.run(gathered));
         tokio::spawn(worker.run());
@@ -149,6 +156,7 @@ impl Lane {
             bytes_max,
             progress,
             in_flight: AtomicUsize::new(0),
+            audience,
         })
     }
 
@@ -180,6 +188,7 @@ impl Lane {
             .send(Job {
                 units,
                 bytes,
+                events: self.audience.event_classes(),
                 answer,
                 _room: Some(room),
             })
@@ -253,6 +262,7 @@ struct Worker {
     progress: Arc<Progress>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
+    audience: Arc<dyn Audience>,
 }
 
 impl Worker {
@@ -291,6 +301,7 @@ impl Worker {
                 let single = vec![Job {
                     units: vec![unit.clone()],
                     bytes: 0,
+                    events: job.events,
                     answer,
                     _room: None,
                 }];
@@ -561,6 +572,7 @@ impl Worker {
             }
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
+                prepared.announce(&jobs, &*self.audience);
                 let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else {
                     return;
                 };
@@ -583,6 +595,7 @@ impl Worker {
     fn resolve_later(&self, prepared: Prepared) {
         let store = Arc::clone(&self.store);
         let telling = self.telling();
+        let audience = Arc::clone(&self.audience);
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
             tracing::warn!(attempt = ?prepared.attempt, ?found, "the unanswered COMMIT is resolved");
@@ -599,6 +612,7 @@ impl Worker {
                     return telling.progress.finish(prepared.number);
                 }
             };
+            prepared.announce(&[], &*audience);
             telling.tell_and_answer(prepared, Vec::new()).await;
         });
     }

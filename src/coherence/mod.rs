@@ -1,5 +1,6 @@
 //! The only place where store and cache meet.
 
+mod audience;
 mod batch;
 mod fence;
 mod gather;
@@ -11,6 +12,7 @@ mod read;
 mod refusal;
 mod sweep;
 
+pub use audience::{Audience, Change};
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::{Lane, Unit};

@@ -8,6 +8,7 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod events;
 mod expiry;
 mod float;
 mod footprint;
@@ -23,6 +24,7 @@ mod string;
 mod workspace;
 
 pub use dispatch::{execute, needs};
+pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
 pub use workspace::{Content, Loaded, Workspace};
