@@ -4,17 +4,20 @@
 //!   key could also have given is looked into (`coherence::Reads`).
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
+//! - The commands of a MULTI block are one unit ([`block`]).
+
+mod block;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
     Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
 };
+pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
@@ -191,19 +194,25 @@ impl Flow {
                 }
                 Group::Alone => {
                     for call in run {
-                        let reply = match call.command.class {
-                            Class::Flush => {
-                                let reply = self.parts.keyspace.flush(call, origin.db).await;
-                                // Also after an error: it may have been done.
-                                self.parts.broker.hear_flush();
-                                reply
-                            }
-                            _ => self.parts.keyspace.read(call, origin.db).await,
-                        };
+                        let reply = self.whole(call, origin.db).await;
                         resp::encode(&reply, origin.protocol, out);
                     }
                 }
             }
+        }
+    }
+
+    /// Runs a command over all keys of `db` or of all databases (the classes
+    /// `Keyspace` and `Flush`).
+    pub async fn whole(&self, call: &Call, db: Db) -> Reply {
+        match call.command.class {
+            Class::Flush => {
+                let reply = self.parts.keyspace.flush(call, db).await;
+                // Also after an error: it may have been done.
+                self.parts.broker.hear_flush();
+                reply
+            }
+            _ => self.parts.keyspace.read(call, db).await,
         }
     }
 
@@ -214,15 +223,11 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit {
-                    db: origin.db,
-                    client: origin.client,
-                    calls: smallvec![call.clone()],
-                })
+                .map(|(call, _)| Unit::single(origin.db, call.clone()).by(origin.client))
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
-                Ok(replies) => replies,
+                Ok(answers) => answers.into_iter().flatten().flatten().collect(),
                 Err(refusal) => vec![refusal.reply(); count],
             };
             let mut replies = replies.into_iter();
@@ -433,7 +438,11 @@ impl Group {
                 }
             }
             Class::Write => Self::Writes,
-            Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
+            Class::Keyspace
+            | Class::Flush
+            | Class::Local
+            | Class::Transaction
+            | Class::Unserved => Self::Alone,
         }
     }
 }

@@ -8,18 +8,16 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
-use super::{Audience, Fence, Phase, Refusal};
+use super::{Answer, Audience, Fence, Phase, Refusal, Unit};
 use crate::cache::Cache;
-use crate::command::Call;
 use crate::config;
-use crate::model::{Db, EventClasses, Reply, Version};
+use crate::model::{EventClasses, Version};
 use crate::store::{self, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -39,30 +37,19 @@ const APPLY_TRIES: u32 = 3;
 /// How long a batch waits for the fence when the cache refused its apply.
 const FENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Commands that commit together or not at all.
-#[derive(Clone, Debug)]
-pub struct Unit {
-    /// The database they run in.
-    pub db: Db,
-    /// The client that sent them; 0: none.
-    pub client: u64,
-    /// One command, or those of a MULTI block.
-    pub calls: SmallVec<[Call; 1]>,
-}
-
 /// Units of one connection in their order, and where their replies go.
 pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
     /// The classes of events that are wanted of them.
     pub(super) events: EventClasses,
-    answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
+    answer: oneshot::Sender<Result<Vec<Answer>, Refusal>>,
     /// Its share of the lane's bounds, given back when it is answered.
     _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl Job {
-    pub(super) fn answer(self, replies: Result<Vec<Reply>, Refusal>) {
+    pub(super) fn answer(self, replies: Result<Vec<Answer>, Refusal>) {
         // A client that has gone does not want its answer.
         let _ = self.answer.send(replies);
     }
@@ -160,15 +147,11 @@ impl Lane {
         })
     }
 
-    /// Commits `units` in their order; one reply for each call, in order. Waits
+    /// Commits `units` in their order; one answer for each, in order. Waits
     /// for room in the lane first: that is the back-pressure on clients.
-    pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Reply>, Refusal> {
+    pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Answer>, Refusal> {
         let count = units.len();
-        let bytes = units
-            .iter()
-            .flat_map(|unit| &unit.calls)
-            .map(|call| call.request.raw().len())
-            .sum::<usize>();
+        let bytes = units.iter().map(Unit::bytes).sum::<usize>();
         let units_wanted = (count as u32).min(self.units_max);
         let bytes_wanted = ((bytes >> 10) as u32).min(self.bytes_max);
         let room = (
@@ -317,7 +300,10 @@ impl Worker {
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
                 match answer {
                     Ok(more) => replies.extend(more),
-                    Err(refusal) => replies.extend(unit.calls.iter().map(|_| refusal.reply())),
+                    Err(refusal) => {
+                        let refused = unit.steps.iter().map(|_| refusal.reply());
+                        replies.push(Some(refused.collect()));
+                    }
                 }
             }
             job.answer(Ok(replies));
@@ -666,8 +652,7 @@ impl Telling {
         self.progress.finish(prepared.number);
         let mut replies = prepared.replies.into_iter();
         for job in jobs {
-            let count = job.units.iter().map(|unit| unit.calls.len()).sum();
-            let own: Vec<Reply> = replies.by_ref().take(count).collect();
+            let own = replies.by_ref().take(job.units.len()).collect();
             job.answer(told.clone().map(|()| own));
         }
     }

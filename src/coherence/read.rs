@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::fence::SETTLE_MAX;
 use super::loader::LoadedKeys;
 use super::meters::ReadMeters;
-use super::{Fence, Lane, Loader, Phase, Refusal};
+use super::{Fence, Lane, Loader, Phase, Refusal, Seen, Step};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Workspace};
@@ -334,25 +334,59 @@ impl Reads {
         }
     }
 
-    /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
+    /// What the store says of `keys` (sorted, each once) for WATCH: told to the cache, so
+    /// that no read after it shows anything older.
+    pub async fn watch(&self, keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Refusal> {
+        let loaded = self.load_and_tell(&keys).await?;
+        let seen = |found: Loaded| Seen {
+            version: found.version,
+            is_present: found.content != Content::Absent,
+        };
+        Ok(keys
+            .into_iter()
+            .zip(loaded.keys.into_iter().map(seen))
+            .collect())
+    }
+
+    /// Answers a block that only reads, from one snapshot of the store.
+    pub async fn block(&self, steps: &[Step]) -> Result<Vec<Reply>, Refusal> {
+        let needed = |step: &Step| step.call.keys(step.db).collect::<Vec<_>>();
+        let mut keys: Vec<Key> = steps.iter().flat_map(needed).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let loaded = self.load_and_tell(&keys).await?;
+        let mut workspace = Workspace::default();
+        for (key, found) in keys.into_iter().zip(loaded.keys) {
+            workspace.load(key, found);
+        }
+        let run = |step: &Step| engine::execute(&step.call, step.db, &mut workspace, loaded.now);
+        Ok(steps.iter().map(run).collect())
+    }
+
+    /// In bypass, or after too many rounds: the store's word.
     async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
+        let LoadedKeys {
+            keys: found, now, ..
+        } = self.load_and_tell(keys).await?;
+        Ok(answer(call, db, keys, &found, now))
+    }
+
+    /// What one snapshot of the store says of `keys`, which the cache has been
+    /// told; in bypass the fence is in that snapshot.
+    async fn load_and_tell(&self, keys: &[Key]) -> Result<LoadedKeys, Refusal> {
         let started = Instant::now();
         let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
-            let LoadedKeys {
-                keys: found,
-                now,
-                fence,
-            } = self.loader.load(keys.to_vec()).await?;
+            let loaded = self.loader.load(keys.to_vec()).await?;
             let told = match phase {
-                Phase::Bypass(generation) => fence == (generation, FenceState::Bypass),
+                Phase::Bypass(generation) => loaded.fence == (generation, FenceState::Bypass),
                 Phase::Closing(_) => false,
                 Phase::Active(generation) => {
                     let observed: Vec<Applied<'_>> = keys
                         .iter()
-                        .zip(&found)
+                        .zip(&loaded.keys)
                         .filter(|(key, _)| !is_reserved(key))
                         .map(|(key, found)| Applied {
                             key,
@@ -376,7 +410,7 @@ impl Reads {
                 }
             };
             if told {
-                return Ok(answer(call, db, keys, &found, now));
+                return Ok(loaded);
             }
             attempt += 1;
             let _ = self

@@ -59,7 +59,14 @@ pub fn needs(call: &Call, db: Db) -> Needs {
             (_, Some(family)) => (family.needs)(call, db),
             (Class::Expiry, None) => every(Need::header()),
             (Class::Read | Class::Write, None) => every(Need::value()),
-            (Class::Local | Class::Keyspace | Class::Flush | Class::Unserved, None) => Needs::new(),
+            (
+                Class::Local
+                | Class::Keyspace
+                | Class::Flush
+                | Class::Transaction
+                | Class::Unserved,
+                None,
+            ) => Needs::new(),
         },
     }
 }

@@ -78,16 +78,12 @@ struct Tracker {
 }
 
 impl Tracker {
-    fn tell(&mut self, id: u64, keys: Bytes) {
+    fn tell(&mut self, keys: Bytes) {
         let Some((target, mailbox)) = &self.options.redirect else {
             return self.mailbox.put(Mail::Invalid(keys));
         };
         if !mailbox.is_closed() {
-            let mail = match *target == id {
-                true => Mail::Invalid(keys),
-                false => Mail::InvalidOfOther(keys),
-            };
-            return mailbox.put(mail);
+            return mailbox.put(Mail::InvalidOfOther(keys));
         }
         self.is_broken = true;
         let mut push = BytesMut::from(&b">2\r\n"[..]);
@@ -96,14 +92,11 @@ impl Tracker {
         self.mailbox.put(Mail::Push(push.freeze()));
     }
 
-    fn tell_everything(&mut self, id: u64) {
-        self.tell(
-            id,
-            Bytes::from_static(match self.protocol {
-                Protocol::Resp2 => b"$-1\r\n",
-                Protocol::Resp3 => b"_\r\n",
-            }),
-        );
+    fn tell_everything(&mut self) {
+        self.tell(Bytes::from_static(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        }));
     }
 }
 
@@ -258,8 +251,8 @@ impl Tracking {
         let mut table = lock(&self.table);
         table.keys = AHashMap::new();
         table.ages = VecDeque::new();
-        for (id, tracker) in &mut table.trackers {
-            tracker.tell_everything(*id);
+        for tracker in table.trackers.values_mut() {
+            tracker.tell_everything();
         }
     }
 }
@@ -277,7 +270,7 @@ impl Table {
             let options = &tracker.options;
             let is_own = author == Some(id) && options.own_changes == OwnChanges::Untold;
             if options.mode != Mode::Broadcast && !is_own {
-                tracker.tell(id, keys.clone());
+                tracker.tell(keys.clone());
             }
         }
     }
@@ -299,7 +292,7 @@ impl Table {
                     continue;
                 };
                 if tracker.options.own_changes == OwnChanges::Told {
-                    tracker.tell(*id, all.clone());
+                    tracker.tell(all.clone());
                     continue;
                 }
                 let others: Vec<&[u8]> = fitting
@@ -308,7 +301,7 @@ impl Table {
                     .map(|(name, _)| *name)
                     .collect();
                 if !others.is_empty() {
-                    tracker.tell(*id, frames::keys(others.into_iter()));
+                    tracker.tell(frames::keys(others.into_iter()));
                 }
             }
         }

@@ -36,6 +36,14 @@ const CREATE: &str = "
         ON CONFLICT (db, key) DO NOTHING
     RETURNING version";
 
+/// Keeps keys that the load did not find from being created by others, without
+/// a change: a placeholder has the version that no row means.
+const HOLD_ABSENT: &str = "
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
+    SELECT u.db, u.key, NULL, p.version, $3, NULL
+      FROM freshet.purge p CROSS JOIN unnest($1::smallint[], $2::bytea[]) AS u (db, key)
+        ON CONFLICT (db, key) DO NOTHING";
+
 /// Changes the expiry of rows that the load locked.
 const SET_EXPIRY: &str = "
     UPDATE freshet.keys k SET version = k.version + 1, expires_ms = u.expires_ms
@@ -237,6 +245,20 @@ impl Session {
             versions[expiries[ordinal]] = version;
         }
         Ok(Written::Versions(versions))
+    }
+
+    /// Keeps `keys`, sorted, which have no row, from being created by others until
+    /// the end of the transaction; purged some time after `now`. `false` if
+    /// one of them has a row by now: roll back and run the batch again.
+    pub async fn hold_absent(&self, keys: &[Key], now: UnixMs) -> Result<bool, StoreError> {
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        let statement = self.client.prepare_cached(HOLD_ABSENT).await?;
+        let (dbs, names) = load::columns(keys.iter());
+        let values: [&(dyn ToSql + Sync); 3] = [&dbs, &names, &now.0];
+        let inserted = self.client.execute(&statement, &values).await?;
+        Ok(inserted == keys.len() as u64)
     }
 
     /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].
