@@ -3,8 +3,10 @@
 //! Nothing here does I/O or reads a clock.
 
 mod collection;
+mod events;
 
 pub use collection::{CacheCommand, Collection, Element, Known, NotLoaded, Ranked, STREAM_ENTRY};
+pub use events::{Event, EventClasses};
 
 use std::fmt;
 use std::ops::Range;

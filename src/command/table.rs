@@ -3,8 +3,8 @@
 //! A row is: name, arity, flags, keys, class. The arity counts the name;
 //! negative means at least that many. Names, arities, flags and keys are those
 //! of Redis 7.0 (`tests/command_reference.rs` compares them with a real
-//! server); the class is Freshet's. `CLIENT|SETINFO` is from Redis 7.2, since
-//! client libraries send it on every connect.
+//! server); the class is Freshet's. `CLIENT|SETINFO` and `CLIENT|NO-TOUCH` are
+//! from Redis 7.2; client libraries send the former on every connect.
 //!
 //! Commands with subcommands are a `family`: the row of the family itself, then
 //! one row for each subcommand, named `FAMILY|SUBCOMMAND`.
@@ -137,6 +137,7 @@ pub static TABLE: &[Command] = &[
         row("CLIENT|KILL", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CLIENT|LIST", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CLIENT|NO-EVICT", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CLIENT|NO-TOUCH", 3, NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CLIENT|PAUSE", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CLIENT|REPLY", 3, NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CLIENT|SETINFO", 4, NOSCRIPT | LOADING | STALE, NONE, Local),
@@ -269,22 +270,22 @@ pub static TABLE: &[Command] = &[
         row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Unserved),
     ]),
     // Pubsub.
-    row("PSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
-    row("PUBLISH", 3, PUBSUB | LOADING | STALE | FAST, NONE, Unserved),
-    family("PUBSUB", -2, PLAIN, Unserved, &[
-        row("PUBSUB|CHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
-        row("PUBSUB|HELP", 2, LOADING | STALE, NONE, Unserved),
-        row("PUBSUB|NUMPAT", 2, PUBSUB | LOADING | STALE, NONE, Unserved),
-        row("PUBSUB|NUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
-        row("PUBSUB|SHARDCHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
-        row("PUBSUB|SHARDNUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Unserved),
+    row("PSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
+    row("PUBLISH", 3, PUBSUB | LOADING | STALE | FAST, NONE, Local),
+    family("PUBSUB", -2, PLAIN, Local, &[
+        row("PUBSUB|CHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Local),
+        row("PUBSUB|HELP", 2, LOADING | STALE, NONE, Local),
+        row("PUBSUB|NUMPAT", 2, PUBSUB | LOADING | STALE, NONE, Local),
+        row("PUBSUB|NUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Local),
+        row("PUBSUB|SHARDCHANNELS", -2, PUBSUB | LOADING | STALE, NONE, Local),
+        row("PUBSUB|SHARDNUMSUB", -2, PUBSUB | LOADING | STALE, NONE, Local),
     ]),
-    row("PUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
-    row("SPUBLISH", 3, PUBSUB | LOADING | STALE | FAST, FIRST, Unserved),
-    row("SSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Unserved),
-    row("SUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
-    row("SUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Unserved),
-    row("UNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Unserved),
+    row("PUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
+    row("SPUBLISH", 3, PUBSUB | LOADING | STALE | FAST, FIRST, Local),
+    row("SSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Local),
+    row("SUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
+    row("SUNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, ALL, Local),
+    row("UNSUBSCRIBE", -1, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
     // Hash.
     row("HDEL", -3, WRITE | FAST, FIRST, Write),
     row("HEXISTS", 3, READONLY | FAST, FIRST, Read),

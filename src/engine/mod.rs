@@ -9,6 +9,7 @@ mod bitfield;
 mod bits;
 mod dispatch;
 mod draw;
+mod events;
 mod expiry;
 mod first_key;
 mod float;
@@ -34,6 +35,7 @@ mod workspace;
 
 pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
+pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
 pub use timeout::Timeout;
