@@ -20,12 +20,16 @@ mod support {
 mod collections;
 #[path = "engine/commands.rs"]
 mod commands;
+#[path = "engine/geo.rs"]
+mod geo;
 #[path = "engine/hash.rs"]
 mod hash;
 #[path = "engine/hyperloglog.rs"]
 mod hyperloglog;
 #[path = "engine/sets.rs"]
 mod sets;
+#[path = "engine/zset.rs"]
+mod zset;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -222,6 +226,9 @@ impl Session {
                 }
                 name = call.command.name;
                 self.names.insert(name);
+                if collections::is_open(name, arguments, self.client(db, false)?)? {
+                    return Ok(());
+                }
                 let mut before = workspace.effects().clone();
                 let mut reply = execute(&call, db, workspace, now());
                 if is_not_loaded(&reply) {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, hyperloglog, keyspace, lcs, rdb,
-    set, sets, string,
+    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog, keyspace, lcs,
+    rdb, set, sets, string, zset,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -34,10 +34,12 @@ impl Family {
 /// The commands of the data types beside strings, by name.
 static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
     let all = [
+        geo::COMMANDS,
         hash::COMMANDS,
         hyperloglog::COMMANDS,
         sets::COMMANDS,
         sets::ALGEBRA,
+        zset::COMMANDS,
     ];
     let rows = all.into_iter().flatten();
     rows.map(|family| (family.name, family)).collect()

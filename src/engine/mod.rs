@@ -8,11 +8,13 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod double;
 mod draw;
 mod expiry;
 mod first_key;
 mod float;
 mod footprint;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod keyspace;
@@ -25,11 +27,14 @@ mod scan;
 mod set;
 mod sets;
 mod string;
+mod timeout;
 mod workspace;
+mod zset;
 
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
+pub use timeout::Timeout;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.
