@@ -20,6 +20,8 @@ mod support {
 mod collections;
 #[path = "engine/commands.rs"]
 mod commands;
+#[path = "engine/geo.rs"]
+mod geo;
 #[path = "engine/hash.rs"]
 mod hash;
 #[path = "engine/hyperloglog.rs"]
@@ -30,6 +32,8 @@ mod list;
 mod sets;
 #[path = "engine/stream.rs"]
 mod stream;
+#[path = "engine/zset.rs"]
+mod zset;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -252,6 +256,11 @@ impl Session {
         workspace: &mut Workspace,
     ) -> Result<()> {
         self.calls += 1;
+        if let Ok(call) = &call
+            && collections::is_open(call.command.name, arguments, self.client(db, false)?)?
+        {
+            return Ok(());
+        }
         let mut reply = Self::reply(&call, db, workspace)?;
         if reply == Some(Refusal::NotLoaded.into()) {
             // A choice by chance was another one before.

@@ -8,12 +8,14 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod double;
 mod draw;
 mod events;
 mod expiry;
 mod first_key;
 mod float;
 mod footprint;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod keyspace;
@@ -32,6 +34,7 @@ mod stream;
 mod string;
 mod timeout;
 mod workspace;
+mod zset;
 
 pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
