@@ -510,6 +510,8 @@ impl Maker<'_> {
             "o" => self.one_of(BYTE_OFFSETS).to_vec(),
             "s" => seconds.to_string().into_bytes(),
             "m" => (seconds * 1000).to_string().into_bytes(),
+            // Not this very second, for the same reason as below.
+            "S" if seconds == 0 => (self.now.0 / 1000 - 1).to_string().into_bytes(),
             "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
             // Not this very millisecond, in which Redis still shows a key.
             "M" if seconds == 0 => (self.now.0 - 1000).to_string().into_bytes(),
