@@ -13,6 +13,8 @@ pub fn reply(family: &str) -> Option<Reply> {
         "OBJECT" => OBJECT,
         "PUBSUB" => PUBSUB,
         "SLOWLOG" => SLOWLOG,
+        "XGROUP" => XGROUP,
+        "XINFO" => XINFO,
         _ => return None,
     };
     Some(Reply::Array(text.lines().map(Reply::Simple).collect()))
@@ -173,5 +175,35 @@ LEN
     Return the length of the slowlog.
 RESET
     Reset the slowlog.
+HELP
+    Prints this help.";
+
+const XGROUP: &str = "\
+XGROUP <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CREATE <key> <groupname> <id|$> [option]
+    Create a new consumer group. Options are:
+    * MKSTREAM
+      Create the empty stream if it does not exist.
+    * ENTRIESREAD entries_read
+      Set the group's entries_read counter (internal use).
+CREATECONSUMER <key> <groupname> <consumer>
+    Create a new consumer in the specified group.
+DELCONSUMER <key> <groupname> <consumer>
+    Remove the specified consumer.
+DESTROY <key> <groupname>
+    Remove the specified group.
+SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]
+    Set the current group ID and entries_read counter.
+HELP
+    Prints this help.";
+
+const XINFO: &str = "\
+XINFO <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CONSUMERS <key> <groupname>
+    Show consumers of <groupname>.
+GROUPS <key>
+    Show the stream consumer groups.
+STREAM <key> [FULL [COUNT <count>]
+    Show information about the stream.
 HELP
     Prints this help.";
