@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 #[rustfmt::skip]
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net",       &["client", "flow", "command", "resp", "model"]),
-    ("client",    &["flow", "command", "resp", "model"]),
+    ("client",    &["flow", "acl", "command", "resp", "model"]),
+    ("acl",       &["command", "model"]),
     ("flow",      &["coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
     ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded

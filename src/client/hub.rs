@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use super::registry::Registry;
 use super::slowlog::SlowLog;
 use super::stats::Stats;
+use super::users::Users;
 use crate::config::Config;
 use crate::flow::Flow;
 
@@ -23,6 +24,8 @@ pub struct Hub {
     pub registry: Registry,
     /// What was counted.
     pub stats: Stats,
+    /// Who may do what.
+    pub users: Users,
     /// What took long.
     pub slowlog: SlowLog,
     /// 40 hexadecimal digits that tell this run of the program from any other.
@@ -99,6 +102,7 @@ impl Hub {
             flow,
             registry: Registry::default(),
             stats: Stats::default(),
+            users: Users::default(),
             slowlog: SlowLog::default(),
             run_id: (0..40)
                 .map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)]))

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::state::Client;
-use super::{access, clients, help, info, latency, operations, settings, transaction};
+use super::{access, acl, clients, help, info, latency, operations, settings, transaction};
 use crate::command::{Call, Class, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
 use crate::resp::parse_integer;
@@ -59,13 +59,14 @@ fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
             Bytes::from(format!("Redis ver. {}\n", access::REDIS_VERSION)),
         ),
         _ => match call.command.family() {
+            "ACL" if !is_help(call) => acl::answer(client, hub, call),
             "CLIENT" if !is_help(call) => clients::answer(client, hub, call),
             "CONFIG" if !is_help(call) => settings::answer(hub, call),
             "LATENCY" if !is_help(call) => latency::answer(hub, call),
             "SLOWLOG" if !is_help(call) => slowlog(hub, call),
             "COMMAND" => docs::reply(call),
             family if is_help(call) => help::reply(family).unwrap_or_else(syntax_error),
-            _ => operations::answer(client, hub, call),
+            _ => operations::answer(hub, call),
         },
     }
 }

@@ -2,6 +2,7 @@
 //! what the server knows of itself, without the data path.
 
 mod access;
+mod acl;
 mod clients;
 mod help;
 mod hub;
@@ -16,6 +17,7 @@ mod slowlog;
 mod state;
 mod stats;
 mod transaction;
+mod users;
 
 pub use access::{REDIS_VERSION, admit};
 pub use hub::Hub;
@@ -25,3 +27,4 @@ pub use slowlog::SlowLog;
 pub use state::{Client, Eviction, Library, Mode, Replies};
 pub use stats::Stats;
 pub use transaction::{Block, Watchlist, queue, refused, waits};
+pub use users::{Account, Users};

@@ -8,6 +8,7 @@ use super::access;
 use super::hub::Hub;
 use super::registry::Entry;
 use super::transaction::{Block, Watchlist};
+use super::users::Account;
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
 use crate::resp::Trust;
@@ -64,7 +65,7 @@ pub struct Client {
     /// The protocol in which it is answered.
     pub protocol: Protocol,
     /// Who it is, once it has authenticated, or need not.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Arc<Account>>,
     /// Whether it is answered.
     pub replies: Replies,
     /// What it is there for.
@@ -80,7 +81,7 @@ impl Client {
             entry,
             db: Db::default(),
             protocol: Protocol::default(),
-            user: access::initial_user(&hub.config().auth),
+            user: access::initial_user(hub),
             replies: Replies::default(),
             mode: Mode::default(),
             watched: Watchlist::default(),
@@ -120,7 +121,7 @@ impl Client {
             Mode::Queueing(block) => Some(block.queued()),
         };
         profile.user = match &self.user {
-            Some(user) => Arc::clone(user),
+            Some(user) => Arc::clone(&user.name),
             None => access::default_user(),
         };
     }

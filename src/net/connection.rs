@@ -284,7 +284,7 @@ impl Connection<'_> {
                 Err(error) => return Next::Broken(error),
             };
             bytes += request.raw().len();
-            match judge(request, &mut self.client) {
+            match judge(request, &mut self.client, self.hub) {
                 Verdict::Run(call) => bench.calls.push(call),
                 Verdict::Stop(next) => return next,
             }
@@ -508,7 +508,7 @@ enum Verdict {
     Stop(Next),
 }
 
-fn judge(request: Request, client: &mut Client) -> Verdict {
+fn judge(request: Request, client: &mut Client, hub: &Hub) -> Verdict {
     let name = request.arg(0);
     if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
         return Verdict::Stop(Next::CrossProtocol);
@@ -521,7 +521,7 @@ fn judge(request: Request, client: &mut Client) -> Verdict {
             return Verdict::Stop(Next::Refuse(Refusal { call: None, reply }));
         }
     };
-    if let Err(reply) = admit(client, &call) {
+    if let Err(reply) = admit(client, hub, &call) {
         let reply = refused(client, is_exec, reply);
         let call = Some(call);
         return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
