@@ -9,6 +9,7 @@ mod bitfield;
 mod bits;
 mod dispatch;
 mod draw;
+mod encoding;
 mod expiry;
 mod first_key;
 mod float;
@@ -17,6 +18,7 @@ mod hash;
 mod hyperloglog;
 mod keyspace;
 mod lcs;
+mod list;
 mod lzf;
 mod need;
 mod rdb;
@@ -24,12 +26,15 @@ mod refusal;
 mod scan;
 mod set;
 mod sets;
+mod sort;
 mod string;
+mod timeout;
 mod workspace;
 
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
+pub use timeout::Timeout;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.

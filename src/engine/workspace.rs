@@ -4,7 +4,7 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::Refusal;
+use super::{Needs, Refusal};
 use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
@@ -35,6 +35,7 @@ pub struct Loaded {
 pub struct Workspace {
     loaded: AHashMap<Key, Loaded>,
     effects: AHashMap<Key, Effect>,
+    wanted: Needs,
 }
 
 impl Workspace {
@@ -61,6 +62,19 @@ impl Workspace {
     /// Takes all effects out, in no order; what was loaded stays.
     pub fn take_effects(&mut self) -> AHashMap<Key, Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Says what a call, which is refused as [`Refusal::NotLoaded`], needs to be run.
+    pub(super) fn want(&mut self, needs: Needs) {
+        self.wanted.extend(needs);
+    }
+
+    /// Takes out what calls turned out to need beside what [`super::needs`] told,
+    /// since only the keys loaded so far name it (`SORT ... BY weight_*`): load
+    /// it too, and run them all again. Empty after `NotLoaded`: the whole of
+    /// what was needed is to be loaded.
+    pub fn take_wanted(&mut self) -> Needs {
+        std::mem::take(&mut self.wanted)
     }
 
     /// The key as the next call sees it at `now`: `None` if it is not there.

@@ -1,7 +1,7 @@
 //! Collections held in memory beside those of Redis: what must be equal, and
 //! which replies have no order of their own.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use freshet::model::{Collection, Key, Kind, Reply};
 
 use super::support::client::{Client, Value};
@@ -41,6 +41,20 @@ pub fn equal_but_for_choice(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
             (Some(b'*'), Some(b'*')) => first_line(ours) == first_line(theirs),
             _ => false,
         }
+}
+
+/// Commands that wait if there is nothing: the engine, which does not, answers
+/// as Redis does within MULTI.
+pub const BLOCKING: &[&str] = &["BLPOP", "BRPOP", "BLMPOP", "BLMOVE", "BRPOPLPUSH"];
+
+/// The bytes that Redis replies to a command that waits, within MULTI.
+pub fn without_waiting(redis: &mut Client, arguments: &[Vec<u8>]) -> Result<Vec<u8>> {
+    redis.ok(&["MULTI"])?;
+    redis.ok(arguments)?;
+    redis.send(&["EXEC"])?;
+    let replies = redis.read_with_bytes()?.1;
+    let reply = replies.strip_prefix(b"*1\r\n");
+    Ok(reply.context("one reply within EXEC's")?.to_vec())
 }
 
 /// What makes Redis take the members that `reply` to a random write names;

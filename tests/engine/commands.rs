@@ -17,8 +17,9 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `r` a random
-/// element of very many, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `q` a glob pattern, `r` a random
+/// element of very many, `g` a pattern of
+/// `SORT`, `u` a time to wait, `w` some word; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -134,6 +135,18 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
     (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
     (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
     (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+    (
+        super::rdb::PATTERNS,
+        &[
+            b"h1", b"h2", b"s1", b"s2", b"s3", b"l1", b"l2", b"z1", b"z2", b"r1", b"r2",
+        ],
+    ),
+    (super::hyperloglog::DAMAGING_PATTERNS, &[b"d1", b"d2"]),
+    (super::list::PATTERNS, &[b"l1", b"l2", b"l3", b"l4"]),
+    (
+        super::list::SORT_PATTERNS,
+        &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
+    ),
 ];
 
 /// Fields of hashes, members of sets.
@@ -506,7 +519,7 @@ impl Maker<'_> {
         match place {
             "k" => self.key(),
             "a" => self.one_of(MEMBERS).to_vec(),
-            "g" => self.one_of(GLOBS).to_vec(),
+            "q" => self.one_of(GLOBS).to_vec(),
             "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
             "v" => self.value(),
@@ -526,6 +539,8 @@ impl Maker<'_> {
             "d" => self.one_of(DATABASES).to_vec(),
             "t" => self.one_of(TYPES).to_vec(),
             "h" => self.one_of(FIELD_OFFSETS).to_vec(),
+            "g" => self.one_of(super::list::SORT_KEYS).to_vec(),
+            "u" => self.one_of(super::list::TIMEOUTS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
             word => self.word(word),

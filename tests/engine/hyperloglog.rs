@@ -48,3 +48,22 @@ pub const PATTERNS: &[&str] = &[
     "STRLEN k",
     "DUMP k",
 ];
+
+/// Strings that are damaged now and then, and made anew.
+pub const DAMAGING_PATTERNS: &[&str] = &[
+    "PFADD k r r r r",
+    "PFADD k r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r r",
+    "PFADD k a v",
+    "PFADD k r",
+    "PFADD k",
+    "PFCOUNT k",
+    "PFCOUNT k k",
+    "PFMERGE k k k",
+    "SETBIT k 136 n",
+    "SETBIT k 150 1",
+    "SETBIT k 181 1",
+    "SETRANGE k 20 v",
+    "APPEND k a",
+    "DEL k",
+    "GET k",
+];

@@ -244,6 +244,8 @@ impl Sketch {
         }
         let end = self.bytes.len().min(at + run.len);
         self.bytes.splice(at..end, split);
+        // Redis counts a second byte also where damage has cut it off.
+        self.bytes.truncate(len);
         self.join(before.unwrap_or(HEADER_LEN));
         Ok(true)
     }
