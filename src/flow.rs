@@ -4,17 +4,20 @@
 //!   key could also have given is looked into (`coherence::Reads`).
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
+//! - The commands of a MULTI block are one unit ([`block`]).
+
+mod block;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
     Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
 };
+pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
@@ -179,14 +182,20 @@ impl Flow {
                 }
                 Group::Alone => {
                     for call in run {
-                        let reply = match call.command.class {
-                            Class::Flush => self.parts.keyspace.flush(call, origin.db).await,
-                            _ => self.parts.keyspace.read(call, origin.db).await,
-                        };
+                        let reply = self.whole(call, origin.db).await;
                         resp::encode(&reply, origin.protocol, out);
                     }
                 }
             }
+        }
+    }
+
+    /// Runs a command over all keys of `db` or of all databases (the classes
+    /// `Keyspace` and `Flush`).
+    pub async fn whole(&self, call: &Call, db: Db) -> Reply {
+        match call.command.class {
+            Class::Flush => self.parts.keyspace.flush(call, db).await,
+            _ => self.parts.keyspace.read(call, db).await,
         }
     }
 
@@ -197,14 +206,11 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit {
-                    db: origin.db,
-                    calls: smallvec![call.clone()],
-                })
+                .map(|(call, _)| Unit::single(origin.db, call.clone()))
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
-                Ok(replies) => replies,
+                Ok(answers) => answers.into_iter().flatten().flatten().collect(),
                 Err(refusal) => vec![refusal.reply(); count],
             };
             let mut replies = replies.into_iter();
@@ -410,7 +416,11 @@ impl Group {
                 }
             }
             Class::Write => Self::Writes,
-            Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
+            Class::Keyspace
+            | Class::Flush
+            | Class::Local
+            | Class::Transaction
+            | Class::Unserved => Self::Alone,
         }
     }
 }
@@ -454,20 +464,39 @@ fn is_certain(call: &Call, reply: &[u8]) -> bool {
     if call.command.class == Class::Expiry {
         return false;
     }
+    if reply.starts_with(b"-") {
+        return reply.starts_with(b"-WRONGTYPE")
+            || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key");
+    }
     let keys = call.key_indices().count();
     match reply {
-        [b'$', b'1'..=b'9', ..] | [b'+', ..] if keys == 1 => reply != b"+none\r\n",
-        [b':', digits @ ..] => match digits.strip_suffix(b"\r\n") {
-            Some([b'1'..=b'9', ..]) if keys == 1 => true,
-            Some(number) => number == keys.to_string().as_bytes() && counts_keys(call),
-            None => false,
-        },
-        [b'*', ..] => call.command.name == "MGET" && !has_null(reply),
-        _ => {
-            reply.starts_with(b"-WRONGTYPE")
-                || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key")
+        [b':', digits @ ..] if keys > 1 => {
+            counts_keys(call) && digits.strip_suffix(b"\r\n") == Some(keys.to_string().as_bytes())
         }
+        [b'*', ..] if call.command.name == "MGET" => !has_null(reply),
+        _ if keys > 1 => false,
+        b"+none\r\n" | b"$0\r\n\r\n" => false,
+        [b'$', b'1'..=b'9', ..] | [b'+' | b',', ..] => true,
+        [b':', b'1'..=b'9', ..] => true,
+        [b'*' | b'%' | b'~', b'1'..=b'9', ..] => !answers_each(call) && !reply.ends_with(b"*0\r\n"),
+        _ => false,
     }
+}
+
+/// Commands that reply with as many elements as were asked for, though the key
+/// is missing.
+fn answers_each(call: &Call) -> bool {
+    matches!(
+        call.command.name,
+        "HMGET"
+            | "SMISMEMBER"
+            | "ZMSCORE"
+            | "GEOPOS"
+            | "GEOHASH"
+            | "LPOS"
+            | "BITFIELD_RO"
+            | "BITFIELD"
+    )
 }
 
 /// Commands whose reply is the number of their keys that are there.

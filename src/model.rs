@@ -206,6 +206,15 @@ impl Request {
         }
     }
 
+    /// The same in memory of its own, for a request that is kept for longer than
+    /// the buffer that it was received in.
+    pub fn detached(&self) -> Self {
+        Self {
+            raw: Bytes::copy_from_slice(&self.raw),
+            args: self.args.clone(),
+        }
+    }
+
     /// The whole request as a RESP array of bulk strings.
     pub fn raw(&self) -> &Bytes {
         &self.raw

@@ -162,8 +162,9 @@ impl Session {
             self.history.truncate(HISTORY_LEN);
             self.history
                 .push_front(format!("{db:?} {}", show(arguments)));
+            let held = arguments.get(1).map(|k| format!("{:?}", self.entries.get(&Key::new(db, k.clone()))));
             self.call(db, arguments, call, reply)
-                .with_context(|| format!("{db:?} {}", show(arguments)))?;
+                .with_context(|| format!("{db:?} {} DEBUGHELD {held:?}", show(arguments)))?;
         }
         self.adopt(workspace.take_effects())
     }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::state::Client;
-use super::{access, clients, help, info, latency, operations, settings};
-use crate::command::{Call, args, docs, wrong_arity};
+use super::{access, clients, help, info, latency, operations, settings, transaction};
+use crate::command::{Call, Class, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
 use crate::resp::parse_integer;
 
@@ -20,9 +20,13 @@ pub enum After {
     Close,
 }
 
-/// Answers a command of class `Local`. `None` is no answer at all, which
+/// Answers a command of class `Local` or `Transaction`. `None` is no answer at all, which
 /// `CLIENT REPLY OFF` and `SKIP` are due.
 pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Reply>, After) {
+    if call.command.class == Class::Transaction {
+        let (reply, after) = transaction::answer(client, hub, call).await;
+        return (Some(reply), after);
+    }
     let reply = match call.command.name {
         "QUIT" => return (Some(Reply::OK), After::Close),
         "CLIENT|REPLY" => return (clients::reply(client, call), After::Continue),
@@ -106,22 +110,26 @@ fn ping(call: &Call) -> Reply {
 }
 
 fn select(client: &mut Client, call: &Call) -> Reply {
-    let Some(index) = parse_integer(call.request.arg(1)) else {
-        return not_an_integer();
-    };
-    if i32::try_from(index).is_err() {
-        return Reply::error(
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        );
-    }
-    match u8::try_from(index).ok().and_then(Db::new) {
-        Some(db) => {
+    match selected(call) {
+        Ok(db) => {
             client.db = db;
             client.publish();
             Reply::OK
         }
-        None => Reply::error("ERR DB index is out of range"),
+        Err(reply) => reply,
     }
+}
+
+/// The database that a `SELECT` names.
+pub fn selected(call: &Call) -> Result<Db, Reply> {
+    let index = parse_integer(call.request.arg(1)).ok_or_else(not_an_integer)?;
+    if i32::try_from(index).is_err() {
+        return Err(Reply::error(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
+    let db = u8::try_from(index).ok().and_then(Db::new);
+    db.ok_or_else(|| Reply::error("ERR DB index is out of range"))
 }
 
 fn time() -> Reply {

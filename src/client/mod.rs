@@ -15,6 +15,7 @@ mod settings;
 mod slowlog;
 mod state;
 mod stats;
+mod transaction;
 
 pub use access::{REDIS_VERSION, admit};
 pub use hub::Hub;
@@ -23,3 +24,4 @@ pub use registry::{Address, Entry, Full, Order, Profile, Registry};
 pub use slowlog::SlowLog;
 pub use state::{Client, Eviction, Library, Mode, Replies};
 pub use stats::Stats;
+pub use transaction::{Block, Watchlist, queue, refused, waits};

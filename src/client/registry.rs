@@ -62,6 +62,8 @@ pub struct Profile {
     pub protocol: Protocol,
     /// Whether it asked not to be evicted.
     pub eviction: Eviction,
+    /// Between MULTI and EXEC: the number of commands that wait.
+    pub queued: Option<usize>,
 }
 
 /// One connected client.
@@ -143,12 +145,8 @@ impl Entry {
     pub fn line(&self, now: Instant) -> Vec<u8> {
         let profile = self.profile().clone();
         let whole_seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let flags = match (&self.peer, profile.eviction) {
-            (Address::Tcp(_), Eviction::Allowed) => "N",
-            (Address::Tcp(_), Eviction::Refused) => "e",
-            (Address::Unix(_), Eviction::Allowed) => "U",
-            (Address::Unix(_), Eviction::Refused) => "Ue",
-        };
+        let flags = flags(&self.peer, &profile);
+        let queued = profile.queued.map_or("-1".to_owned(), |n| n.to_string());
         let mut line = format!(
             "id={} addr={} laddr={} fd={} name=",
             self.id, self.peer, self.local, self.descriptor
@@ -160,7 +158,7 @@ impl Entry {
             name => name.to_ascii_lowercase(),
         };
         let rest = format!(
-            " age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi={queued} qbuf=0 qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} \
              user={} redir=-1 resp={} lib-name=",
             whole_seconds(self.since),
@@ -178,6 +176,21 @@ impl Entry {
         line.extend_from_slice(&profile.library.version);
         line
     }
+}
+
+/// The letters that say in which states a client is, in Redis's order.
+fn flags(peer: &Address, profile: &Profile) -> String {
+    let letters = [
+        ('x', profile.queued.is_some()),
+        ('U', matches!(peer, Address::Unix(_))),
+        ('e', profile.eviction == Eviction::Refused),
+    ];
+    let set: String = letters
+        .iter()
+        .filter(|(_, is_set)| *is_set)
+        .map(|(letter, _)| letter)
+        .collect();
+    if set.is_empty() { "N".to_owned() } else { set }
 }
 
 /// All connected clients, by number; as many as the limit on clients allows.
@@ -224,6 +237,7 @@ impl Registry {
                 library: Library::default(),
                 protocol: Protocol::default(),
                 eviction: Eviction::default(),
+                queued: None,
             }),
         });
         entries.insert(entry.id, Arc::clone(&entry));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::access;
 use super::hub::Hub;
 use super::registry::Entry;
+use super::transaction::{Block, Watchlist};
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
 use crate::resp::Trust;
@@ -23,12 +24,14 @@ pub enum Replies {
     SkipNext,
 }
 
-/// What a connection is there for. Transactions and subscriptions are to be further modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a connection is there for. Subscriptions are to be a further mode.
+#[derive(Debug, Default)]
 pub enum Mode {
     /// Requests are answered as they come.
     #[default]
     Normal,
+    /// Requests wait for EXEC.
+    Queueing(Box<Block>),
 }
 
 /// Whether the client may be evicted for its memory (`CLIENT NO-EVICT`).
@@ -66,6 +69,8 @@ pub struct Client {
     pub replies: Replies,
     /// What it is there for.
     pub mode: Mode,
+    /// The keys that the next EXEC must find unchanged.
+    pub watched: Watchlist,
 }
 
 impl Client {
@@ -78,6 +83,7 @@ impl Client {
             user: access::initial_user(&hub.config().auth),
             replies: Replies::default(),
             mode: Mode::default(),
+            watched: Watchlist::default(),
         }
     }
 
@@ -109,6 +115,10 @@ impl Client {
         let mut profile = self.entry.profile();
         profile.db = self.db;
         profile.protocol = self.protocol;
+        profile.queued = match &self.mode {
+            Mode::Normal => None,
+            Mode::Queueing(block) => Some(block.queued()),
+        };
         profile.user = match &self.user {
             Some(user) => Arc::clone(user),
             None => access::default_user(),

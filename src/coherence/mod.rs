@@ -10,11 +10,13 @@ mod meters;
 mod read;
 mod refusal;
 mod sweep;
+mod unit;
 
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
-pub use lane::{Lane, Unit};
+pub use lane::Lane;
 pub use loader::Loader;
 pub use read::Reads;
 pub use refusal::Refusal;
 pub use sweep::purge_forever;
+pub use unit::{Answer, Seen, Step, Unit};

@@ -11,7 +11,7 @@
 
 use super::flags::*;
 use super::{Class, Command, Flags, Keys};
-use Class::{Expiry, Flush, Keyspace, Local, Read, Unserved, Write};
+use Class::{Expiry, Flush, Keyspace, Local, Read, Transaction, Unserved, Write};
 
 const NONE: Keys = Keys::None;
 const FIRST: Keys = range(1, 1, 1);
@@ -237,11 +237,11 @@ pub static TABLE: &[Command] = &[
     row("SYNC", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
     row("TIME", 1, LOADING | STALE | FAST, NONE, Local),
     // Transactions.
-    row("DISCARD", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
-    row("EXEC", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Unserved),
-    row("MULTI", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
-    row("UNWATCH", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Unserved),
-    row("WATCH", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, ALL, Unserved),
+    row("DISCARD", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
+    row("EXEC", 1, NOSCRIPT | LOADING | STALE | SKIP_SLOWLOG, NONE, Transaction),
+    row("MULTI", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
+    row("UNWATCH", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
+    row("WATCH", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, ALL, Transaction),
     // Scripting.
     row("EVAL", -3, SCRIPT, counted(0, 2), Unserved),
     row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
@@ -552,7 +552,7 @@ mod tests {
             match command.class {
                 Write => assert!(command.flags.has(WRITE), "{}", command.name),
                 Read | Expiry => assert!(command.flags.has(READONLY), "{}", command.name),
-                Unserved => {}
+                Transaction | Unserved => {}
                 Local | Keyspace | Flush => panic!("{} has keys", command.name),
             }
         }

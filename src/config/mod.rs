@@ -207,6 +207,8 @@ section! {
         clock_skew: Duration = ms(20), in Duration::ZERO..=secs(10);
         /// Longer values are read from the store each time.
         fill_limit: ByteSize = ByteSize::mb(16), in ByteSize::kb(1)..=ByteSize::mb(512);
+        /// Hashes, lists, sets, sorted sets and streams with more elements are read from the store each time.
+        fill_elements: u32 = 1_000_000, in 1..=100_000_000;
         /// What to do with a cache that may evict any key.
         on_allkeys_eviction: AllkeysEviction = AllkeysEviction::Warn;
     }

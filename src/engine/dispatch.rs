@@ -67,7 +67,14 @@ pub fn needs(call: &Call, db: Db) -> Needs {
             (_, Some(family)) => (family.needs)(call, db),
             (Class::Expiry, None) => every(Need::header()),
             (Class::Read | Class::Write, None) => every(Need::value()),
-            (Class::Local | Class::Keyspace | Class::Flush | Class::Unserved, None) => Needs::new(),
+            (
+                Class::Local
+                | Class::Keyspace
+                | Class::Flush
+                | Class::Transaction
+                | Class::Unserved,
+                None,
+            ) => Needs::new(),
         },
     }
 }
@@ -82,7 +89,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         workspace,
         now,
     };
-    run.dispatch().unwrap_or_else(Reply::from)
+    run.dispatch().unwrap_or_else(|refusal| {
+        if refusal == Refusal::NotLoaded {
+            run.workspace.note_short();
+        }
+        refusal.into()
+    })
 }
 
 /// One call in the course of being run.

@@ -23,6 +23,7 @@ mod lzf;
 mod need;
 mod rdb;
 mod refusal;
+pub mod replay;
 mod scan;
 mod set;
 mod sets;
@@ -31,6 +32,7 @@ mod string;
 mod timeout;
 mod workspace;
 
+pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;

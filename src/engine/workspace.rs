@@ -36,12 +36,23 @@ pub struct Workspace {
     loaded: AHashMap<Key, Loaded>,
     effects: AHashMap<Key, Effect>,
     wanted: Needs,
+    is_short: bool,
 }
 
 impl Workspace {
     /// Puts in what the store said of `key`.
     pub fn load(&mut self, key: Key, loaded: Loaded) {
         self.loaded.insert(key, loaded);
+    }
+
+    /// Whether a call needed more than was loaded: its reply is no answer, and
+    /// all calls must run again on whole values.
+    pub fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    pub(super) fn note_short(&mut self) {
+        self.is_short = true;
     }
 
     /// What the store said of `key`, if it was asked.

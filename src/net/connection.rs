@@ -13,7 +13,9 @@ use tokio::time::timeout;
 
 use super::socket::Socket;
 use super::workbench::{Pool, READ_BYTES, Workbench};
-use crate::client::{After, Client, Entry, Hub, Order, Replies, admit, answer};
+use crate::client::{
+    After, Client, Entry, Hub, Mode, Order, Replies, admit, answer, queue, refused, waits,
+};
 use crate::command::{Call, Class, resolve};
 use crate::config;
 use crate::model::{Reply, Request};
@@ -69,6 +71,8 @@ enum Next {
     Wait,
     /// A command that is answered in place.
     Local(Call),
+    /// A command that waits for EXEC.
+    Queue(Call),
     /// A request that is refused before it runs.
     Refuse(Refusal),
     /// Bytes that are no request.
@@ -236,6 +240,7 @@ impl Connection<'_> {
                 Next::More => {}
                 Next::Wait => all_done = true,
                 Next::Local(call) => after = self.answer(call).await,
+                Next::Queue(call) => self.queue(call),
                 Next::Refuse(refusal) => self.refuse(&refusal),
                 Next::Broken(error) => {
                     self.break_off(error);
@@ -279,7 +284,7 @@ impl Connection<'_> {
                 Err(error) => return Next::Broken(error),
             };
             bytes += request.raw().len();
-            match judge(request, &self.client) {
+            match judge(request, &mut self.client) {
                 Verdict::Run(call) => bench.calls.push(call),
                 Verdict::Stop(next) => return next,
             }
@@ -351,6 +356,19 @@ impl Connection<'_> {
         after
     }
 
+    /// Keeps a command for EXEC.
+    fn queue(&mut self, call: Call) {
+        self.entry.note_activity(Instant::now(), call.command.name);
+        match queue(&mut self.client, self.hub, call) {
+            Ok(()) => {
+                let before = self.unsent();
+                self.reply(&Reply::Simple("QUEUED"));
+                self.keep_silent(before);
+            }
+            Err(reply) => self.refuse(&Refusal { call: None, reply }),
+        }
+    }
+
     fn refuse(&mut self, refusal: &Refusal) {
         let before = self.unsent();
         self.reply(&refusal.reply);
@@ -359,6 +377,12 @@ impl Connection<'_> {
         self.hub
             .stats
             .record_refusal(command, &bench.output[before..]);
+        self.keep_silent(before);
+    }
+
+    /// Takes back what was written from `before` on, if the client wants no reply.
+    fn keep_silent(&mut self, before: usize) {
+        let Some(bench) = &mut self.bench else { return };
         if self.client.replies != Replies::On {
             bench.output.truncate(before);
         }
@@ -484,21 +508,29 @@ enum Verdict {
     Stop(Next),
 }
 
-fn judge(request: Request, client: &Client) -> Verdict {
+fn judge(request: Request, client: &mut Client) -> Verdict {
     let name = request.arg(0);
     if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
         return Verdict::Stop(Next::CrossProtocol);
     }
+    let is_exec = name.eq_ignore_ascii_case(b"EXEC");
     let call = match resolve(request) {
         Ok(call) => call,
-        Err(reply) => return Verdict::Stop(Next::Refuse(Refusal { call: None, reply })),
+        Err(reply) => {
+            let reply = refused(client, is_exec, reply);
+            return Verdict::Stop(Next::Refuse(Refusal { call: None, reply }));
+        }
     };
     if let Err(reply) = admit(client, &call) {
+        let reply = refused(client, is_exec, reply);
         let call = Some(call);
         return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
     }
+    if matches!(client.mode, Mode::Queueing(_)) && waits(&call) {
+        return Verdict::Stop(Next::Queue(call));
+    }
     match call.command.class {
-        Class::Local => Verdict::Stop(Next::Local(call)),
+        Class::Local | Class::Transaction => Verdict::Stop(Next::Local(call)),
         _ => Verdict::Run(call),
     }
 }
