@@ -162,9 +162,8 @@ impl Session {
             self.history.truncate(HISTORY_LEN);
             self.history
                 .push_front(format!("{db:?} {}", show(arguments)));
-            let held = arguments.get(1).map(|k| format!("{:?}", self.entries.get(&Key::new(db, k.clone()))));
             self.call(db, arguments, call, reply)
-                .with_context(|| format!("{db:?} {} DEBUGHELD {held:?}", show(arguments)))?;
+                .with_context(|| format!("{db:?} {}", show(arguments)))?;
         }
         self.adopt(workspace.take_effects())
     }
@@ -304,8 +303,11 @@ impl Session {
         let theirs = if collections::BLOCKING.contains(&name) {
             collections::without_waiting(client, arguments)?
         } else if hyperloglog::is_damaged(reply) {
-            hyperloglog::sent_without_effect(arguments, client)?
+            hyperloglog::sent_without_effect(name, arguments, client)?
         } else {
+            if matches!(name, "SORT" | "SORT_RO") {
+                collections::forget_overflow(client)?;
+            }
             client.send(&collections::as_sent(name, arguments))?;
             client.read_with_bytes()?.1
         };
@@ -316,8 +318,10 @@ impl Session {
         };
         let mut ours = BytesMut::new();
         encode(reply, protocol, &mut ours);
-        if matches!(name, "TTL" | "PTTL" | "OBJECT|IDLETIME")
-            && times_are_close(name, &ours, &theirs)
+        if matches!(
+            name,
+            "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" | "OBJECT|IDLETIME"
+        ) && times_are_close(name, &ours, &theirs)
         {
             return Ok(());
         }
@@ -469,7 +473,7 @@ fn times_are_close(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
         text.strip_prefix(':')?.trim_end().parse().ok()
     };
     let tolerance = match name {
-        "PTTL" => CLOCK_TOLERANCE_MS,
+        "PTTL" | "PEXPIRETIME" => CLOCK_TOLERANCE_MS,
         _ => CLOCK_TOLERANCE_MS / 1000,
     };
     match (number(ours), number(theirs)) {

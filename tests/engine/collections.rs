@@ -27,14 +27,14 @@ pub fn as_sent(name: &str, arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     sent
 }
 
+/// Before a `SORT`: Redis takes the empty string for 0, unless a number that some command
+/// before could not read has left C's `errno` set. A scan resets it.
+pub fn forget_overflow(redis: &mut Client) -> Result<()> {
+    redis.ok(&["SCAN", "0", "COUNT", "1"]).map(drop)
+}
+
 /// Whether two encoded replies to `name` tell of as many elements, whichever these are.
 pub fn equal_but_for_choice(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
-    let first_line = |reply: &[u8]| {
-        reply
-            .split(|byte| *byte == b'\n')
-            .next()
-            .map(<[u8]>::to_vec)
-    };
     RANDOM.contains(&name)
         && match (ours.first(), theirs.first()) {
             (Some(b'$'), Some(b'$')) => ours.starts_with(b"$-1") == theirs.starts_with(b"$-1"),
@@ -88,6 +88,12 @@ pub fn equal_but_for_order(name: &str, arguments: &[Vec<u8>], ours: &[u8], their
             && (!is_all || ours.len() == theirs.len())
             && items_of_scan(theirs).all(|line| items_of_scan(ours).any(|other| other == line));
     }
+    let is_limited = arguments
+        .iter()
+        .any(|word| word.eq_ignore_ascii_case(b"LIMIT"));
+    if is_unsorted(name, arguments) && is_limited {
+        return first_line(ours) == first_line(theirs);
+    }
     let is_open = UNORDERED.contains(&name) || is_unsorted(name, arguments);
     is_open && ours.len() == theirs.len() && sorted(ours) == sorted(theirs)
 }
@@ -101,6 +107,10 @@ fn is_unsorted(name: &str, arguments: &[Vec<u8>]) -> bool {
 /// The lines behind the header, the cursor and the number of items.
 fn items_of_scan(reply: &[u8]) -> impl Iterator<Item = &[u8]> {
     reply.split(|byte| *byte == b'\n').skip(4)
+}
+
+fn first_line(reply: &[u8]) -> Option<&[u8]> {
+    reply.split(|byte| *byte == b'\n').next()
 }
 
 fn sorted(reply: &[u8]) -> Vec<&[u8]> {

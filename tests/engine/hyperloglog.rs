@@ -3,6 +3,7 @@
 use anyhow::Result;
 use freshet::model::Reply;
 
+use super::collections::as_sent;
 use super::commands::Arguments;
 use super::support::client::Client;
 
@@ -14,11 +15,15 @@ pub fn is_damaged(reply: &Reply) -> bool {
 /// Redis's reply to a command on such a string. A `PFADD` leaves what it did there
 /// before it met the damage; here a refused command changes nothing, so the
 /// string is put back.
-pub fn sent_without_effect(arguments: &Arguments, redis: &mut Client) -> Result<Vec<u8>> {
+pub fn sent_without_effect(
+    name: &str,
+    arguments: &Arguments,
+    redis: &mut Client,
+) -> Result<Vec<u8>> {
     let key = &arguments[1];
     let kept = redis.ok(&[&b"DUMP"[..], key])?;
     let end = redis.integer(&[&b"PEXPIRETIME"[..], key])?;
-    redis.send(arguments)?;
+    redis.send(&as_sent(name, arguments))?;
     let reply = redis.read_with_bytes()?.1;
     if let super::support::client::Value::Bulk(payload) = kept {
         let end = end.max(0).to_string();
