@@ -277,6 +277,8 @@ pub enum Reply {
     Map(Vec<(Reply, Reply)>),
     /// An array of arrays of two; in RESP2 one flat array.
     Pairs(Vec<(Reply, Reply)>),
+    /// A map; in RESP2 an array of arrays of two.
+    MapOfPairs(Vec<(Reply, Reply)>),
     /// A set; in RESP2 an array.
     Set(Vec<Reply>),
     /// A floating-point number; in RESP2 a bulk string.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::workspace::Live;
 use super::{
     Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, hyperloglog, keyspace, lcs,
-    list, rdb, set, sets, sort, string,
+    list, rdb, set, sets, sort, stream, string,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -41,7 +41,7 @@ static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
         sets::ALGEBRA,
         sort::COMMANDS,
     ];
-    let rows = all.into_iter().flatten();
+    let rows = all.iter().chain(stream::COMMANDS).copied().flatten();
     rows.map(|family| (family.name, family)).collect()
 });
 

@@ -28,6 +28,7 @@ mod scan;
 mod set;
 mod sets;
 mod sort;
+mod stream;
 mod string;
 mod timeout;
 mod workspace;

@@ -12,9 +12,8 @@ use bytes::Bytes;
 use super::Refusal;
 use super::dispatch::Run;
 use crate::model::{Reply, UnixMs, Value};
-use text::Reader;
-
-pub(super) use packed::element_len;
+pub(super) use packed::{Listpack, element_len, listpack};
+pub(super) use text::{Reader, write_length, write_string};
 
 /// The newest version that is read, and the one that is written: Redis 7.0's.
 const VERSION: u16 = 10;
@@ -99,11 +98,6 @@ pub(super) fn restore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     }
     Ok(Reply::OK)
 }
-
-/// Only strings have a payload here so far; the cache dumps any type.
-const NOT_YET: Refusal = Refusal::Other(
-    "ERR Freshet does not serve DUMP of this type while the key is not in the cache",
-);
 
 /// The payload that `RESTORE` takes back.
 fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {

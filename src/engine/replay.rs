@@ -27,7 +27,8 @@ pub fn rebuild(collection: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> 
         ),
         Kind::Set => commands("SADD", all.into_iter().map(|(member, _)| [member.clone()])),
         Kind::SortedSet => commands("ZADD", all.into_iter().map(score_and_member)),
-        Kind::String | Kind::Stream => Vec::new(),
+        Kind::Stream => return super::stream::rebuild(collection),
+        Kind::String => Vec::new(),
     })
 }
 

@@ -202,6 +202,12 @@ impl Collection {
         self.known.none_above = none_above;
     }
 
+    /// Says that nothing stood under `field` when the collection was loaded: the
+    /// type knows it from what it keeps elsewhere.
+    pub fn set_absent(&mut self, field: Bytes) {
+        self.elements.entry(field).or_insert(None);
+    }
+
     /// Puts `element` under `field`; returns what was there.
     ///
     /// # Errors

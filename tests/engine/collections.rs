@@ -27,12 +27,6 @@ pub fn as_sent(name: &str, arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
     sent
 }
 
-/// Before a `SORT`: Redis takes the empty string for 0, unless a number that some command
-/// before could not read has left C's `errno` set. A scan resets it.
-pub fn forget_overflow(redis: &mut Client) -> Result<()> {
-    redis.ok(&["SCAN", "0", "COUNT", "1"]).map(drop)
-}
-
 /// Whether two encoded replies to `name` tell of as many elements, whichever these are.
 pub fn equal_but_for_choice(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
     RANDOM.contains(&name)
@@ -55,6 +49,14 @@ pub fn without_waiting(redis: &mut Client, arguments: &[Vec<u8>]) -> Result<Vec<
     let replies = redis.read_with_bytes()?.1;
     let reply = replies.strip_prefix(b"*1\r\n");
     Ok(reply.context("one reply within EXEC's")?.to_vec())
+}
+
+/// Redis's `SORT` reads numbers by `strtod`, and fails if `errno` says so from
+/// an earlier command (`INCRBYFLOAT k 1e5000`). Reading a time to wait resets it.
+pub fn reset_errno(redis: &mut Client) -> Result<()> {
+    let refused = redis.call(&["BLPOP", "k", "x"])?;
+    ensure!(refused.error().is_some(), "BLPOP with no time to wait");
+    Ok(())
 }
 
 /// What makes Redis take the members that `reply` to a random write names;
@@ -98,10 +100,14 @@ pub fn equal_but_for_order(name: &str, arguments: &[Vec<u8>], ours: &[u8], their
     is_open && ours.len() == theirs.len() && sorted(ours) == sorted(theirs)
 }
 
-/// Whether this sorts by the same for all: the members of a set then come in its own order.
+/// Whether this sorts by what may be the same for several (texts: up to a zero byte):
+/// these then come in an order of their own.
 fn is_unsorted(name: &str, arguments: &[Vec<u8>]) -> bool {
     let is_by = |pair: &[Vec<u8>]| pair[0].eq_ignore_ascii_case(b"BY") && !pair[1].contains(&b'*');
-    matches!(name, "SORT" | "SORT_RO") && arguments.windows(2).any(is_by)
+    let is_alpha = arguments
+        .iter()
+        .any(|word| word.eq_ignore_ascii_case(b"ALPHA"));
+    matches!(name, "SORT" | "SORT_RO") && (is_alpha || arguments.windows(2).any(is_by))
 }
 
 /// The lines behind the header, the cursor and the number of items.
@@ -138,6 +144,9 @@ pub fn show_all(kind: Kind, key: &Key) -> Vec<Vec<u8>> {
 
 /// Fails unless Redis holds the same elements under `key`.
 pub fn same_as_redis(key: &Key, ours: &Collection, redis: &mut Client) -> Result<()> {
+    if ours.kind() == Kind::Stream {
+        return super::stream::same_as_redis(key, ours, redis);
+    }
     let theirs = redis.ok(&show_all(ours.kind(), key))?;
     let mut theirs = flat(&theirs);
     let mut held: Vec<Vec<u8>> = match ours.kind() {

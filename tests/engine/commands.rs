@@ -17,9 +17,9 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `q` a glob pattern, `r` a random
-/// element of very many, `g` a pattern of
-/// `SORT`, `u` a time to wait, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `y` a pattern of
+/// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word, `j` a stream id, `l` one at the
+/// end of a range, `q` a group, `c` a consumer; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -135,18 +135,20 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
     (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
     (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
     (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+    (super::hyperloglog::DAMAGING_PATTERNS, &[b"d1", b"d2"]),
     (
         super::rdb::PATTERNS,
         &[
-            b"h1", b"h2", b"s1", b"s2", b"s3", b"l1", b"l2", b"z1", b"z2", b"r1", b"r2",
+            b"h1", b"h2", b"s1", b"s2", b"s3", b"l1", b"l2", b"z1", b"z2", b"x1", b"x2", b"r1",
+            b"r2",
         ],
     ),
-    (super::hyperloglog::DAMAGING_PATTERNS, &[b"d1", b"d2"]),
     (super::list::PATTERNS, &[b"l1", b"l2", b"l3", b"l4"]),
     (
         super::list::SORT_PATTERNS,
         &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
     ),
+    (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
 ];
 
 /// Fields of hashes, members of sets.
@@ -519,7 +521,7 @@ impl Maker<'_> {
         match place {
             "k" => self.key(),
             "a" => self.one_of(MEMBERS).to_vec(),
-            "q" => self.one_of(GLOBS).to_vec(),
+            "g" => self.one_of(GLOBS).to_vec(),
             "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
             "v" => self.value(),
@@ -539,10 +541,14 @@ impl Maker<'_> {
             "d" => self.one_of(DATABASES).to_vec(),
             "t" => self.one_of(TYPES).to_vec(),
             "h" => self.one_of(FIELD_OFFSETS).to_vec(),
-            "g" => self.one_of(super::list::SORT_KEYS).to_vec(),
+            "y" => self.one_of(super::list::SORT_KEYS).to_vec(),
             "u" => self.one_of(super::list::TIMEOUTS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
+            "j" => super::stream::id(self.random),
+            "l" => self.one_of(super::stream::BOUNDS).to_vec(),
+            "q" => self.one_of(super::stream::GROUPS).to_vec(),
+            "c" => self.one_of(super::stream::CONSUMERS).to_vec(),
             word => self.word(word),
         }
     }

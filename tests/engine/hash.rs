@@ -28,7 +28,7 @@ pub const PATTERNS: &[&str] = &[
     "HRANDFIELD k 9223372036854775807 ?WITHVALUES",
     "HRANDFIELD k -9223372036854775808 ?WITHVALUES",
     "HSCAN k 0",
-    "HSCAN k i ?MATCH ?q ?COUNT ?n",
-    "HSCAN k 0 MATCH q COUNT 1000",
+    "HSCAN k i ?MATCH ?g ?COUNT ?n",
+    "HSCAN k 0 MATCH g COUNT 1000",
     "HSCAN k 0 COUNT n ?w",
 ];

@@ -12,6 +12,22 @@ pub fn is_damaged(reply: &Reply) -> bool {
     matches!(reply, Reply::Error(text) if text.starts_with(b"INVALIDOBJ"))
 }
 
+/// Whether damage has cut the last run of registers in two. Redis then reads whatever
+/// stands behind the string in memory.
+pub fn is_cut(string: &[u8]) -> bool {
+    let mut runs = match string {
+        [b'H', b'Y', b'L', b'L', 1, ..] if string.len() >= 16 => &string[16..],
+        _ => return false,
+    };
+    loop {
+        runs = match runs {
+            [] => return false,
+            [0x40..=0x7f] => return true,
+            [0x40..=0x7f, _, rest @ ..] | [_, rest @ ..] => rest,
+        };
+    }
+}
+
 /// Redis's reply to a command on such a string. A `PFADD` leaves what it did there
 /// before it met the damage; here a refused command changes nothing, so the
 /// string is put back.

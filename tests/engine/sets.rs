@@ -38,7 +38,7 @@ pub const PATTERNS: &[&str] = &[
     "SDIFFSTORE k k *k",
     "SDIFFSTORE k k k",
     "SSCAN k 0",
-    "SSCAN k i ?MATCH ?q ?COUNT ?n",
-    "SSCAN k 0 MATCH q COUNT 1000",
+    "SSCAN k i ?MATCH ?g ?COUNT ?n",
+    "SSCAN k 0 MATCH g COUNT 1000",
     "SSCAN k 0 COUNT n ?w",
 ];

@@ -1,4 +1,4 @@
-//! The content of a payload behind its type, for every type but streams.
+//! The content of a payload behind its type.
 //!
 //! Read is whatever Redis up to 7.0 writes. Written is the plain form of each
 //! type: Redis packs a small collection again when it restores it.
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::packed;
 use super::text::{Reader, write_length, write_string};
-use crate::engine::{Refusal, hash, list, sets};
+use crate::engine::{Refusal, hash, list, sets, stream};
 use crate::model::{Collection, Element, Kind, Value};
 
 const STRING: u8 = 0;
@@ -22,9 +22,11 @@ const SET_INTSET: u8 = 11;
 const SORTED_SET_ZIPLIST: u8 = 12;
 const HASH_ZIPLIST: u8 = 13;
 const LIST_OF_ZIPLISTS: u8 = 14;
+const STREAM_BEFORE_7: u8 = 15;
 const HASH_LISTPACK: u8 = 16;
 const SORTED_SET_LISTPACK: u8 = 17;
 const LIST_OF_LISTPACKS: u8 = 18;
+const STREAM: u8 = 19;
 
 /// A node of a list that is one large item, and one that is a listpack of items.
 const NODE_PLAIN: usize = 1;
@@ -45,7 +47,11 @@ pub(super) fn write(out: &mut Vec<u8>, value: &Value) -> Result<(), Refusal> {
         Kind::Set => write_set(out, collection),
         Kind::Hash => write_hash(out, collection),
         Kind::SortedSet => write_sorted_set(out, collection),
-        Kind::String | Kind::Stream => Err(super::NOT_YET),
+        Kind::Stream => {
+            out.push(STREAM);
+            stream::write_snapshot(out, collection)
+        }
+        Kind::String => Err(Refusal::WrongType),
     }
 }
 
@@ -93,7 +99,7 @@ fn start(out: &mut Vec<u8>, kind: u8, collection: &Collection) {
 
 /// The value of type `kind`; `None` if it is damaged, empty or of a type that is not known.
 pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Value> {
-    let collection = match kind {
+    let mut collection = match kind {
         STRING => return reader.string().map(Value::String),
         LIST => list_of(strings(reader, 1)?),
         LIST_ZIPLIST => list_of(packed::ziplist(&reader.string()?)?),
@@ -107,9 +113,13 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Value> {
         SORTED_SET | SORTED_SET_TEXT => sorted_set_of(scored(kind, reader)?),
         SORTED_SET_ZIPLIST => sorted_set_of(scores_of(packed::ziplist(&reader.string()?)?)?),
         SORTED_SET_LISTPACK => sorted_set_of(scores_of(packed::listpack(&reader.string()?)?)?),
+        STREAM_BEFORE_7 => stream::read_snapshot(stream::Layout::Before7, reader),
+        STREAM => stream::read_snapshot(stream::Layout::Of7, reader),
         _ => None,
     }?;
-    let mut collection = Some(collection).filter(|collection| !collection.is_empty())?;
+    if collection.is_empty() && collection.kind() != Kind::Stream {
+        return None;
+    }
     collection.settle();
     Some(Value::Collection(Box::new(collection)))
 }

@@ -12,7 +12,7 @@ use crate::command::args;
 const END: u8 = 0xff;
 
 /// The elements of a listpack.
-pub(super) fn listpack(bytes: &[u8]) -> Option<Vec<Bytes>> {
+pub(in crate::engine) fn listpack(bytes: &[u8]) -> Option<Vec<Bytes>> {
     let mut reader = Reader::of(bytes);
     let total = u32::from_le_bytes(reader.array()?);
     let count = u16::from_le_bytes(reader.array()?);
@@ -84,6 +84,82 @@ pub(in crate::engine) fn element_len(text: &[u8]) -> usize {
         },
     };
     len + backward_length(len)
+}
+
+/// A listpack in the making.
+pub(in crate::engine) struct Listpack {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Default for Listpack {
+    fn default() -> Self {
+        // The total length and the count are put in at the end.
+        Self {
+            bytes: vec![0; 6],
+            count: 0,
+        }
+    }
+}
+
+impl Listpack {
+    /// Appends an element.
+    pub fn push(&mut self, text: &[u8]) {
+        let start = self.bytes.len();
+        match args::integer(text) {
+            Some(number) => self.push_integer(number),
+            None => self.push_text(text),
+        }
+        let len = self.bytes.len() - start;
+        // 7 bits in each byte, the highest first; all but the first say that more stand before.
+        let bytes = backward_length(len);
+        self.bytes.extend((0..bytes).rev().map(|place| {
+            let more = if place + 1 < bytes { 0x80 } else { 0 };
+            (len >> (7 * place)) as u8 & 0x7f | more
+        }));
+        self.count += 1;
+    }
+
+    fn push_integer(&mut self, number: i64) {
+        let (kind, len) = match number {
+            0..=127 => return self.bytes.push(number as u8),
+            -4096..=4095 => {
+                let bits = (number as u16 & 0x1fff) | 0xc000;
+                return self.bytes.extend_from_slice(&bits.to_be_bytes());
+            }
+            -32_768..=32_767 => (0xf1, 2),
+            -8_388_608..=8_388_607 => (0xf2, 3),
+            -2_147_483_648..=2_147_483_647 => (0xf3, 4),
+            _ => (0xf4, 8),
+        };
+        self.bytes.push(kind);
+        self.bytes.extend_from_slice(&number.to_le_bytes()[..len]);
+    }
+
+    fn push_text(&mut self, text: &[u8]) {
+        match text.len() {
+            len @ 0..64 => self.bytes.push(0x80 | len as u8),
+            len @ 64..4096 => {
+                let bits = len as u16 | 0xe000;
+                self.bytes.extend_from_slice(&bits.to_be_bytes());
+            }
+            len => {
+                self.bytes.push(0xf0);
+                self.bytes.extend_from_slice(&(len as u32).to_le_bytes());
+            }
+        }
+        self.bytes.extend_from_slice(text);
+    }
+
+    /// The whole listpack.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.push(END);
+        let total = self.bytes.len() as u32;
+        let count = u16::try_from(self.count).unwrap_or(u16::MAX);
+        self.bytes[..4].copy_from_slice(&total.to_le_bytes());
+        self.bytes[4..6].copy_from_slice(&count.to_le_bytes());
+        self.bytes
+    }
 }
 
 fn text(number: impl Into<i64>) -> Bytes {
@@ -234,6 +310,48 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(ziplist(&bytes[..cut]), None);
         }
+    }
+
+    #[test]
+    fn what_is_packed_is_read_back() {
+        let long: Vec<u8> = vec![b'x'; 300_000];
+        let texts: Vec<&[u8]> = [
+            "",
+            "0",
+            "127",
+            "128",
+            "-1",
+            "-4096",
+            "4095",
+            "4096",
+            "-32768",
+            "32768",
+            "-8388608",
+            "8388608",
+            "-2147483648",
+            "2147483648",
+            "9223372036854775807",
+            "007",
+            "a",
+        ]
+        .iter()
+        .map(|text| text.as_bytes())
+        .chain([
+            &long[..63],
+            &long[..64],
+            &long[..4095],
+            &long[..4096],
+            &long[..20_000],
+            &long,
+        ])
+        .collect();
+        let mut pack = Listpack::default();
+        for text in &texts {
+            let before = pack.bytes.len();
+            pack.push(text);
+            assert_eq!(pack.bytes.len() - before, element_len(text));
+        }
+        assert_eq!(listpack(&pack.finish()).unwrap(), texts);
     }
 
     #[test]

@@ -18,7 +18,7 @@ const LENGTH_32: u8 = 0x80;
 const LENGTH_64: u8 = 0x81;
 
 /// Appends a string: as an integer, compressed or as it is, whichever is shortest.
-pub(super) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
+pub(in crate::engine) fn write_string(out: &mut Vec<u8>, text: &[u8]) {
     if text.len() <= INTEGER_TEXT_MAX
         && let Some(number) = args::integer(text)
         && write_integer(out, number)
@@ -56,7 +56,7 @@ fn write_integer(out: &mut Vec<u8>, number: i64) -> bool {
 }
 
 /// Appends a length or count.
-pub(super) fn write_length(out: &mut Vec<u8>, len: usize) {
+pub(in crate::engine) fn write_length(out: &mut Vec<u8>, len: usize) {
     match len {
         0..64 => out.push(len as u8),
         64..16384 => out.extend_from_slice(&(0x4000 | len as u16).to_be_bytes()),
@@ -74,7 +74,7 @@ pub(super) fn write_length(out: &mut Vec<u8>, len: usize) {
 }
 
 /// What is left to be read; every method returns `None` at the end or on damage.
-pub(super) struct Reader<'a> {
+pub(in crate::engine) struct Reader<'a> {
     rest: &'a [u8],
 }
 
@@ -128,6 +128,14 @@ impl<'a> Reader<'a> {
                 _ => return None,
             },
         })
+    }
+
+    /// A number of 64 bits.
+    pub fn number(&mut self) -> Option<u64> {
+        match self.length()? {
+            Length::Plain(number) => Some(number),
+            Length::Encoded(_) => None,
+        }
     }
 
     /// A length or count, not above that of the longest string.

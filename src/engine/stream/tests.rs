@@ -1,0 +1,1 @@
+//! What calls do when no more is loaded than they ask for.
