@@ -212,7 +212,7 @@ mod tests {
             ),
             ("PFADD p a", ":1"),
             ("APPEND p x", ":22"),
-            ("PFADD p b", "-INVALIDOBJ Corrupted HLL object detected"),
+            ("PFMERGE q p", "-INVALIDOBJ Corrupted HLL object detected"),
             ("PFCOUNT p", "-INVALIDOBJ Corrupted HLL object detected"),
         ]);
     }

@@ -10,6 +10,7 @@ mod bits;
 mod dispatch;
 mod double;
 mod draw;
+mod encoding;
 mod events;
 mod expiry;
 mod first_key;

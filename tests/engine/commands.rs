@@ -136,6 +136,14 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
     (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
     (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
     (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+    (super::hyperloglog::DAMAGING_PATTERNS, &[b"d1", b"d2"]),
+    (
+        super::rdb::PATTERNS,
+        &[
+            b"h1", b"h2", b"s1", b"s2", b"s3", b"l1", b"l2", b"z1", b"z2", b"x1", b"x2", b"r1",
+            b"r2",
+        ],
+    ),
     (super::list::PATTERNS, &[b"l1", b"l2", b"l3", b"l4"]),
     (
         super::list::SORT_PATTERNS,

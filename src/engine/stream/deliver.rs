@@ -223,7 +223,8 @@ impl<'a> Counter<'a> {
         Ok(first.is_some_and(|(first, _)| first <= highest))
     }
 
-    fn up_to(&self, id: Id) -> Result<Option<u64>, NotLoaded> {
+    /// How many come up to `id`; `None` where deletions leave that open.
+    pub fn up_to(&self, id: Id) -> Result<Option<u64>, NotLoaded> {
         let Header {
             last,
             max_deleted,

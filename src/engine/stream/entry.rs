@@ -56,6 +56,22 @@ impl Block {
         block
     }
 
+    /// The block that began with `first` and the fields `names`, as it was written: its
+    /// entries that are there and that were deleted, and its bytes.
+    pub fn restored(first: Id, names: &[Bytes], [live, deleted]: [u32; 2], bytes: usize) -> Self {
+        let pairs: Vec<Bytes> = names
+            .iter()
+            .flat_map(|name| [name.clone(), Bytes::new()])
+            .collect();
+        Self {
+            first,
+            added: live.saturating_add(deleted),
+            live,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            names: digest(&pairs),
+        }
+    }
+
     fn begin(id: Id, pairs: &[Bytes]) -> Self {
         // Header and end; two counts and a closing zero, each a small number.
         let fixed = 7 + 3 * packed_integer(0);

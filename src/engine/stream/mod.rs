@@ -20,6 +20,7 @@ mod options;
 mod pending;
 mod read;
 mod rebuild;
+mod snapshot;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use crate::model::{CacheCommand, Collection, Db, Key};
 use id::Id;
 
 pub use rebuild::rebuild;
+pub(super) use snapshot::{Layout, read as read_snapshot, write as write_snapshot};
 
 /// The commands of streams.
 pub(super) const COMMANDS: &[&[Family]] = &[
