@@ -116,8 +116,10 @@ impl Flow {
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
-        let (broker, broker_task) =
-            Broker::start(cache.options().clone(), config.notifications.keyspace_events);
+        let (broker, broker_task) = Broker::start(
+            cache.options().clone(),
+            config.notifications.keyspace_events,
+        );
         let audience: Arc<dyn Audience> = Arc::clone(&broker) as _;
         let lane = Lane::start(
             Arc::clone(&store),

@@ -86,7 +86,13 @@ async fn subscribe(client: &mut Client, hub: &Hub, call: &Call, space: Space) ->
     match confirmed {
         Ok(confirmed) => {
             for (name, count) in confirmed {
-                confirm(client, space.subscribe(), Reply::Bulk(name), count, &mut out);
+                confirm(
+                    client,
+                    space.subscribe(),
+                    Reply::Bulk(name),
+                    count,
+                    &mut out,
+                );
             }
         }
         Err(error) => resp::encode(&error.reply(), client.protocol, &mut out),

@@ -256,13 +256,7 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(
-        &mut self,
-        hub: &Hub,
-        client: u64,
-        from: usize,
-        end: usize,
-    ) -> Result<(), Reply> {
+    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };

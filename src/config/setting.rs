@@ -95,9 +95,8 @@ impl Setting for SocketAddr {
 
 impl Setting for EventClasses {
     fn from_text(text: &str) -> Result<Self, String> {
-        Self::parse(text.as_bytes()).ok_or_else(|| {
-            format!("must consist of the letters Ag$lshzxeKEtmdn, not `{text}`")
-        })
+        Self::parse(text.as_bytes())
+            .ok_or_else(|| format!("must consist of the letters Ag$lshzxeKEtmdn, not `{text}`"))
     }
 }
 

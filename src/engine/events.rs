@@ -174,7 +174,11 @@ impl Telling<'_> {
         self.tell_new(&key);
         let is_gone = self.is_gone(&key);
         if let Some((class, event)) = find(STORES, command) {
-            let (class, event) = if is_gone { (GENERIC, "del") } else { (class, event) };
+            let (class, event) = if is_gone {
+                (GENERIC, "del")
+            } else {
+                (class, event)
+            };
             return self.push(class, event, key);
         }
         if let Some(event) = popped(self.call) {
@@ -295,7 +299,10 @@ impl Telling<'_> {
     }
 
     fn call_keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let db = self.before.first().map_or_else(Db::default, |(key, _)| key.db);
+        let db = self
+            .before
+            .first()
+            .map_or_else(Db::default, |(key, _)| key.db);
         let keys: Vec<Key> = self.call.keys(db).collect();
         keys.into_iter()
     }
@@ -337,7 +344,10 @@ fn popped(call: &Call) -> Option<&'static str> {
         _ => return None,
     };
     let count = args::integer(call.request.arg(at))?;
-    let side = call.request.args().nth(at + 1 + usize::try_from(count).ok()?)?;
+    let side = call
+        .request
+        .args()
+        .nth(at + 1 + usize::try_from(count).ok()?)?;
     ["LEFT", "RIGHT", "MIN", "MAX"]
         .iter()
         .zip(["lpop", "rpop", "zpopmin", "zpopmax"])
@@ -412,12 +422,18 @@ mod tests {
             ("EXPIRE a 10", &["expire:0:a"]),
             ("EXPIRE a -1", &["del:0:a"]),
             ("EXPIRE b 10", &[]),
-            ("RENAME a b", &["new:0:b", "rename_from:0:a", "rename_to:0:b"]),
+            (
+                "RENAME a b",
+                &["new:0:b", "rename_from:0:a", "rename_to:0:b"],
+            ),
             ("MOVE a 1", &["new:1:a", "move_from:0:a", "move_to:1:a"]),
             ("COPY a b", &["new:0:b", "copy_to:0:b"]),
             ("BITOP AND b c c", &[]),
             ("BITOP NOT a c", &["del:0:a"]),
-            ("MSETNX b 1 c 2", &["new:0:b", "set:0:b", "new:0:c", "set:0:c"]),
+            (
+                "MSETNX b 1 c 2",
+                &["new:0:b", "set:0:b", "new:0:c", "set:0:c"],
+            ),
         ] {
             assert_eq!(told(line, &a), events, "{line}");
         }
@@ -426,7 +442,11 @@ mod tests {
     #[test]
     fn the_last_element_takes_the_key_with_it() {
         let mut hash = crate::model::Collection::new(Kind::Hash);
-        hash.set("f", "v");
+        let element = crate::model::Element {
+            value: "v".into(),
+            rank: 1.0,
+        };
+        hash.set("f".into(), element).unwrap();
         hash.settle();
         let there = [("h", Value::Collection(Box::new(hash)))];
         assert_eq!(told("HSET h f w", &there), ["hset:0:h"]);

@@ -84,7 +84,12 @@ impl EventClasses {
         letters.iter().try_fold(Self(0), |classes, &letter| {
             let found = match letter {
                 b'A' => Self::ALL,
-                letter => LETTERS.iter().find(|(l, _)| *l as u32 == u32::from(letter))?.1,
+                letter => {
+                    LETTERS
+                        .iter()
+                        .find(|(l, _)| *l as u32 == u32::from(letter))?
+                        .1
+                }
             };
             Some(Self(classes.0 | found.0))
         })

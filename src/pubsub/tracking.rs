@@ -180,7 +180,10 @@ impl Tracking {
     /// Whether the client that `id` redirects to is known to be gone.
     pub fn is_broken(&self, id: u64) -> bool {
         let table = lock(&self.table);
-        table.trackers.get(&id).is_some_and(|tracker| tracker.is_broken)
+        table
+            .trackers
+            .get(&id)
+            .is_some_and(|tracker| tracker.is_broken)
     }
 
     /// The prefixes of client `id`, in the order of bytes, as Redis shows them.
@@ -341,7 +344,8 @@ mod tests {
         let mut out = BytesMut::new();
         mailbox.take(Protocol::Resp3, Listens::No, &mut out);
         let text = String::from_utf8(out.to_vec()).unwrap();
-        text.replace(">2\r\n$10\r\ninvalidate\r\n", "!").replace("\r\n", " ")
+        text.replace(">2\r\n$10\r\ninvalidate\r\n", "!")
+            .replace("\r\n", " ")
     }
 
     fn changed(tracking: &Tracking, names: &[&str], author: Option<u64>) {

@@ -46,6 +46,8 @@ pub(super) enum Due {
     Changes(i64),
     /// This proxy: how many proxies were asked to tell of changes.
     Asked,
+    /// This proxy: how many proxies there are.
+    Proxies,
 }
 
 /// One connection's traffic. Numbers go on from connection to connection.
@@ -100,8 +102,7 @@ impl Wire {
             .chain(names.iter().map(|name| &name[..]))
             .collect();
         frames::request(words.into_iter(), &mut self.out);
-        self.due
-            .push_back(Due::Confirmations(names.len(), number));
+        self.due.push_back(Due::Confirmations(names.len(), number));
     }
 
     /// What tells when command `number` is confirmed; `None` if it is.
@@ -128,7 +129,10 @@ impl Wire {
         self.due.pop_front();
         self.confirmed = self.confirmed.max(number);
         let rest = self.waiters.split_off(&(self.confirmed + 1));
-        for waiter in std::mem::replace(&mut self.waiters, rest).into_values().flatten() {
+        for waiter in std::mem::replace(&mut self.waiters, rest)
+            .into_values()
+            .flatten()
+        {
             // Who gave up does not want to know.
             let _ = waiter.send(());
         }
