@@ -6,6 +6,8 @@
 //! - What concerns whole databases goes to `coherence::Keyspace`.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
@@ -13,7 +15,7 @@ use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
-    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Ticket, Unit, Waiting, purge_forever,
 };
 use crate::command::{Call, Class};
 use crate::config::Config;
@@ -38,6 +40,36 @@ pub struct Origin {
     pub db: Db,
     /// The protocol in which replies are encoded.
     pub protocol: Protocol,
+}
+
+/// A call that waits; dropping this ends it.
+pub struct Wait {
+    ticket: Ticket,
+    limit: Option<Duration>,
+}
+
+impl Wait {
+    /// How long it waits; `None`: for ever.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// Ready when it got something.
+    pub fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Reply> {
+        let answer = self.ticket.poll_answer(context);
+        answer.map(|answer| answer.unwrap_or_else(|refusal| refusal.reply()))
+    }
+
+    /// Ends it. What a try that was under way still got is the reply, else null.
+    pub async fn give_up(self) -> Reply {
+        let answer = self.ticket.withdraw().await;
+        answer.unwrap_or_else(|refusal| refusal.reply())
+    }
+}
+
+/// Whether `call` waits if there is nothing; one whose time to wait is refused does not.
+pub fn may_wait(call: &Call) -> bool {
+    matches!(engine::waits(call), Some(Ok(_)))
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -91,6 +123,8 @@ struct Parts {
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
     purger: tokio::task::JoinHandle<()>,
+    waiting: Arc<Waiting>,
+    waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
     reads: Reads,
     keyspace: Keyspace,
@@ -114,6 +148,7 @@ impl Flow {
             &config.commit,
         );
         let loader = Loader::start(&store);
+        let (waiting, waker) = Waiting::start(&lane, &store);
         let reads = Reads::new(
             Arc::clone(&cache),
             Arc::clone(&store),
@@ -129,6 +164,8 @@ impl Flow {
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
             purger,
+            waiting,
+            waker,
             lane,
             reads,
             keyspace,
@@ -142,6 +179,7 @@ impl Flow {
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
+        self.parts.waker.abort();
         let task = self
             .parts
             .fence_task
@@ -151,6 +189,36 @@ impl Flow {
         if let Some(task) = task {
             task.stop().await;
         }
+    }
+
+    /// Lets a call that blocks wait until it gets something, for as long as it says.
+    /// An error reply where it does not come to that.
+    pub fn wait(&self, origin: Origin, call: &Call) -> Result<Wait, Reply> {
+        if let Some(refusal) = oversized(call) {
+            return Err(refusal);
+        }
+        let Some(Ok(timeout)) = engine::waits(call) else {
+            return Err(Reply::error(
+                "ERR Freshet internal error: the command does not wait",
+            ));
+        };
+        let unit = Unit {
+            db: origin.db,
+            calls: smallvec![call.clone()],
+        };
+        let keys = engine::waited_keys(call, origin.db);
+        Ok(Wait {
+            ticket: self.parts.waiting.enter(unit, keys),
+            limit: match timeout {
+                engine::Timeout::Never => None,
+                engine::Timeout::After(limit) => Some(limit),
+            },
+        })
+    }
+
+    /// How many calls wait for something to be written.
+    pub fn waiting(&self) -> usize {
+        self.parts.waiting.len()
     }
 
     /// Runs the data commands of one connection in order (all classes but

@@ -19,7 +19,7 @@ mod stats;
 pub use access::{REDIS_VERSION, admit};
 pub use hub::Hub;
 pub use local::{After, answer};
-pub use registry::{Address, Entry, Full, Order, Profile, Registry};
+pub use registry::{Address, Entry, Full, Order, Profile, Registry, Unblock};
 pub use slowlog::SlowLog;
 pub use state::{Client, Eviction, Library, Mode, Replies};
 pub use stats::Stats;

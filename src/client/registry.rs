@@ -43,6 +43,18 @@ pub enum Order {
     Close,
 }
 
+/// How a waiting command is ended from outside (`CLIENT UNBLOCK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if its time were over.
+    Timeout,
+    /// With an error.
+    Error,
+}
+
+const NOT_BLOCKED: u8 = 0;
+const BLOCKED: u8 = 1;
+
 /// What others may see of a connection.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -79,6 +91,7 @@ pub struct Entry {
     pub since: Instant,
     order: AtomicU8,
     idle_check: AtomicBool,
+    blocked: AtomicU8,
     waker: Mutex<Option<Waker>>,
     profile: Mutex<Profile>,
 }
@@ -97,6 +110,45 @@ impl Entry {
     pub fn tell(&self, order: Order) {
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.wake();
+    }
+
+    /// Whether a command of the client waits.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire) != NOT_BLOCKED
+    }
+
+    /// Notes that a command of the client begins to wait.
+    pub fn begin_block(&self) {
+        self.blocked.store(BLOCKED, Ordering::Release);
+    }
+
+    /// Notes that it does not wait any more.
+    pub fn end_block(&self) {
+        self.blocked.store(NOT_BLOCKED, Ordering::Release);
+    }
+
+    /// Ends the waiting of the client's command; whether it was waiting.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let to = match how {
+            Unblock::Timeout => BLOCKED + 1,
+            Unblock::Error => BLOCKED + 2,
+        };
+        let swapped =
+            self.blocked
+                .compare_exchange(BLOCKED, to, Ordering::AcqRel, Ordering::Acquire);
+        if swapped.is_ok() {
+            self.wake();
+        }
+        swapped.is_ok()
+    }
+
+    /// How the waiting of the client's command is to end, if it is.
+    pub fn unblocked(&self) -> Option<Unblock> {
+        match self.blocked.load(Ordering::Acquire) {
+            NOT_BLOCKED | BLOCKED => None,
+            asked if asked == BLOCKED + 1 => Some(Unblock::Timeout),
+            _ => Some(Unblock::Error),
+        }
     }
 
     /// Asks the connection to close if it has waited too long for its client.
@@ -143,12 +195,19 @@ impl Entry {
     pub fn line(&self, now: Instant) -> Vec<u8> {
         let profile = self.profile().clone();
         let whole_seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let flags = match (&self.peer, profile.eviction) {
-            (Address::Tcp(_), Eviction::Allowed) => "N",
-            (Address::Tcp(_), Eviction::Refused) => "e",
-            (Address::Unix(_), Eviction::Allowed) => "U",
-            (Address::Unix(_), Eviction::Refused) => "Ue",
-        };
+        let mut flags = String::new();
+        if self.is_blocked() {
+            flags.push('b');
+        }
+        if matches!(self.peer, Address::Unix(_)) {
+            flags.push('U');
+        }
+        if profile.eviction == Eviction::Refused {
+            flags.push('e');
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
         let mut line = format!(
             "id={} addr={} laddr={} fd={} name=",
             self.id, self.peer, self.local, self.descriptor
@@ -214,6 +273,7 @@ impl Registry {
             since: now,
             order: AtomicU8::new(Order::Serve as u8),
             idle_check: AtomicBool::new(false),
+            blocked: AtomicU8::new(NOT_BLOCKED),
             waker: Mutex::new(None),
             profile: Mutex::new(Profile {
                 active_at: now,
@@ -247,6 +307,11 @@ impl Registry {
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The client of that number, if it is connected.
+    pub fn get(&self, id: u64) -> Option<Arc<Entry>> {
+        lock(&self.entries).get(&id).cloned()
     }
 
     /// All clients, in the order in which they connected.

@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
-use crate::engine::{self, Need, Workspace, replay};
+use crate::engine::{self, Need, Needs, Workspace, replay};
 use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
@@ -46,6 +46,15 @@ impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
         self.changed.is_empty()
+    }
+
+    /// The keys that it leaves with a new content.
+    pub(super) fn changed_names(&self) -> impl Iterator<Item = &Key> {
+        let is_there = |effect: &Effect| matches!(effect, Effect::Whole(_) | Effect::Delta(_));
+        let changed = self.changed.iter();
+        changed
+            .filter(move |(_, effect, _)| is_there(effect))
+            .map(|(key, ..)| key)
     }
 
     /// The keys that were begun in the cache.
@@ -142,6 +151,8 @@ enum Cause {
     Cache(CacheError),
     /// The fence has moved, or a key was created in between.
     Moved(Refusal),
+    /// Calls needed more than was loaded, perhaps this; the next attempt loads whole values.
+    Short(Needs),
 }
 
 impl Failure {
@@ -170,6 +181,8 @@ struct Plan {
     now: UnixMs,
     /// Whether a call needed more than was loaded.
     is_short: bool,
+    /// What calls turned out to need besides, for the next attempt.
+    wanted: Needs,
 }
 
 impl Plan {
@@ -325,8 +338,7 @@ impl<'a> Batch<'a> {
         }
         let plan = run(jobs, workspace, &requests, &locked, now);
         if plan.is_short {
-            // The next attempt loads whole values.
-            return Err(Failure::early(Cause::Moved(Refusal::Contended)));
+            return Err(Failure::early(Cause::Short(plan.wanted)));
         }
         if plan.changes.is_empty() {
             return Ok((plan, Vec::new()));
@@ -385,6 +397,7 @@ impl<'a> Batch<'a> {
                     .await;
                 Attempt::Again(Refusal::Unsettled)
             }
+            Cause::Short(wanted) => Attempt::Short(wanted),
             Cause::Moved(refusal) => {
                 if refusal == Refusal::Unsettled {
                     self.fence.left(self.phase).await;
@@ -459,7 +472,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 
 /// What must be loaded; after a first try whole values. If anything must, all keys of
 /// the batch are locked, so that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &Needs) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {
@@ -475,6 +488,9 @@ pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
     }
     if tries > 0 {
         needs.values_mut().for_each(|need| need.whole = true);
+    }
+    for (key, need) in wanted {
+        needs.entry(key.clone()).or_default().add(need.clone());
     }
     needs
 }
@@ -500,6 +516,7 @@ fn run(
         replies.push(engine::execute(call, db, &mut workspace, now))
     });
     let is_short = workspace.is_short();
+    let wanted = workspace.take_wanted();
     let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
@@ -534,6 +551,7 @@ fn run(
         seen,
         now,
         is_short,
+        wanted,
     }
 }
 

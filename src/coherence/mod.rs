@@ -10,6 +10,7 @@ mod meters;
 mod read;
 mod refusal;
 mod sweep;
+mod waiting;
 
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
@@ -18,3 +19,4 @@ pub use loader::Loader;
 pub use read::Reads;
 pub use refusal::Refusal;
 pub use sweep::purge_forever;
+pub use waiting::{Ticket, Waiting};
