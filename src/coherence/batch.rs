@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use super::lane::{Attempt, Job};
 use super::{Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
-use crate::engine::{self, Need, Needs, Workspace, replay};
+use crate::engine::{self, Need, Workspace, replay};
 use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
@@ -152,7 +152,7 @@ enum Cause {
     /// The fence has moved, or a key was created in between.
     Moved(Refusal),
     /// Calls needed more than was loaded, perhaps this; the next attempt loads whole values.
-    Short(Needs),
+    Short(Vec<(Key, Need)>),
 }
 
 impl Failure {
@@ -182,7 +182,7 @@ struct Plan {
     /// Whether a call needed more than was loaded.
     is_short: bool,
     /// What calls turned out to need besides, for the next attempt.
-    wanted: Needs,
+    wanted: Vec<(Key, Need)>,
 }
 
 impl Plan {
@@ -472,7 +472,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 
 /// What must be loaded; after a first try whole values. If anything must, all keys of
 /// the batch are locked, so that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &Needs) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &[(Key, Need)]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     for_each_call(jobs, |call, db| {
         for (key, need) in engine::needs(call, db) {
@@ -516,7 +516,7 @@ fn run(
         replies.push(engine::execute(call, db, &mut workspace, now))
     });
     let is_short = workspace.is_short();
-    let wanted = workspace.take_wanted();
+    let wanted = workspace.take_wanted().into_vec();
     let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()

@@ -19,8 +19,8 @@ use super::{Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
 use crate::command::Call;
 use crate::config;
-use crate::engine::Needs;
-use crate::model::{Db, Reply, Version};
+use crate::engine::Need;
+use crate::model::{Db, Key, Reply, Version};
 use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -145,7 +145,7 @@ impl Lane {
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
             waiting: Arc::clone(&waiting),
-            wanted: Needs::new(),
+            wanted: Vec::new(),
             unknown_timeout: settings.unknown_timeout,
             numbers,
         };
@@ -251,7 +251,7 @@ pub(super) enum Attempt {
     /// Nothing was written; the same again may work.
     Again(Refusal),
     /// Nothing was written: calls needed more than was loaded, perhaps this.
-    Short(Needs),
+    Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
     Poisoned(StoreError),
     /// COMMIT got no answer, and the store does not tell.
@@ -274,7 +274,7 @@ struct Worker {
     /// Told of what is committed.
     waiting: Arc<Waiting>,
     /// What the calls of this batch turned out to need besides.
-    wanted: Needs,
+    wanted: Vec<(Key, Need)>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
 }
