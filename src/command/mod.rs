@@ -39,8 +39,8 @@ pub enum Class {
 /// Where a command's keys stand among its arguments.
 ///
 /// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `XREAD`,
-/// `MIGRATE`, `GEORADIUS`: none of them served) keywords say where further
-/// keys are; only [`docs`] knows these, for `COMMAND GETKEYS`.
+/// `MIGRATE`, `GEORADIUS`) keywords say where further keys are; [`docs`] knows
+/// these for `COMMAND GETKEYS`, and the engine for what it needs loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// It names none.
