@@ -7,7 +7,7 @@ use ahash::AHashMap;
 use super::lane::{Attempt, Job};
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal, Seen, Step, Unit};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
-use crate::engine::{self, Need, Needs, Workspace, replay};
+use crate::engine::{self, Need, Workspace, replay};
 use crate::model::{Effect, Event, EventClasses, Generation, Key, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
@@ -172,7 +172,7 @@ enum Cause {
     /// The fence has moved, or a key was created in between.
     Moved(Refusal),
     /// Calls needed more than was loaded, perhaps this; the next attempt loads whole values.
-    Short(Needs),
+    Short(Vec<(Key, Need)>),
 }
 
 impl Failure {
@@ -205,7 +205,7 @@ struct Plan {
     /// Whether a call needed more than was loaded.
     is_short: bool,
     /// What calls turned out to need besides, for the next attempt.
-    wanted: Needs,
+    wanted: Vec<(Key, Need)>,
 }
 
 impl Plan {
@@ -502,7 +502,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 
 /// What must be loaded; after a first try whole values. If anything must, all keys of
 /// the batch are locked, so that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &Needs) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &[(Key, Need)]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     // Whether a key is new is known only if it is looked for.
     let looks_for_keys = jobs
@@ -563,7 +563,7 @@ fn run(
         .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
         .collect();
     let is_short = workspace.is_short();
-    let wanted = workspace.take_wanted();
+    let wanted = workspace.take_wanted().into_vec();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
         .into_iter()

@@ -10,7 +10,6 @@ use super::batch::{Batch, Failure, Prepared, needs};
 use super::lane::Job;
 use super::{Fence, Phase};
 use crate::cache::Cache;
-use crate::engine::Needs;
 use crate::store::{Session, Store};
 
 /// A batch is closed while the lane is busy only with one of so many parts of what
@@ -150,7 +149,7 @@ impl Gatherer {
         };
         // A begin takes the keys out of the cache: not for writes that would only
         // be refused, while reads of them could go on.
-        if !is_open(&self.session) || !needs(jobs, 0, &Needs::new()).is_empty() {
+        if !is_open(&self.session) || !needs(jobs, 0, &[]).is_empty() {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

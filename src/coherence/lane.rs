@@ -17,8 +17,8 @@ use super::meters::LaneMeters;
 use super::{Answer, Audience, Fence, Phase, Refusal, Unit, Waiting};
 use crate::cache::Cache;
 use crate::config;
-use crate::engine::Needs;
-use crate::model::{EventClasses, Version};
+use crate::engine::Need;
+use crate::model::{EventClasses, Key, Version};
 use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -138,7 +138,7 @@ impl Lane {
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
             waiting: Arc::clone(&waiting),
-            wanted: Needs::new(),
+            wanted: Vec::new(),
             unknown_timeout: settings.unknown_timeout,
             numbers,
             audience: Arc::clone(&audience),
@@ -243,7 +243,7 @@ pub(super) enum Attempt {
     /// Nothing was written; the same again may work.
     Again(Refusal),
     /// Nothing was written: calls needed more than was loaded, perhaps this.
-    Short(Needs),
+    Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
     Poisoned(StoreError),
     /// COMMIT got no answer, and the store does not tell.
@@ -266,7 +266,7 @@ struct Worker {
     /// Told of what is committed.
     waiting: Arc<Waiting>,
     /// What the calls of this batch turned out to need besides.
-    wanted: Needs,
+    wanted: Vec<(Key, Need)>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
     audience: Arc<dyn Audience>,
