@@ -22,6 +22,12 @@ mod collections;
 mod commands;
 #[path = "engine/hash.rs"]
 mod hash;
+#[path = "engine/hyperloglog.rs"]
+mod hyperloglog;
+#[path = "engine/list.rs"]
+mod list;
+#[path = "engine/sets.rs"]
+mod sets;
 #[path = "engine/stream.rs"]
 mod stream;
 
@@ -46,6 +52,9 @@ const CLOCK_TOLERANCE_MS: i64 = 2_000;
 
 /// How many calls are shown after a difference.
 const HISTORY_LEN: usize = 30;
+
+/// How often a unit is run, each time with more loaded.
+const ROUNDS_MAX: usize = 20;
 
 /// After so many calls every command has come up.
 const CALLS_FOR_ALL: usize = 8_000;
@@ -75,7 +84,7 @@ fn engine_answers_as_redis() -> Result<()> {
         }
     }
     println!(
-        "{} calls, {} of them errors; {} units repeated with more loaded; {} names of commands",
+        "{} calls, {} of them errors, {} units run again; {} names of commands",
         session.calls,
         session.errors,
         session.repeated,
@@ -97,7 +106,7 @@ struct Session {
     history: VecDeque<String>,
     calls: usize,
     errors: usize,
-    /// Units for which more had to be loaded than they asked for.
+    /// Units that had to be run again with more loaded.
     repeated: usize,
     names: BTreeSet<&'static str>,
 }
@@ -135,27 +144,12 @@ impl Session {
         for _ in 0..self.random.random_range(1..=4) {
             unit.extend(commands::some(&mut self.random, now(), &self.payloads));
         }
-        let mut workspace = Workspace::default();
-        let resolved: Vec<Result<Call, Reply>> = unit
+        let calls: Vec<Result<Call, Reply>> = unit
             .iter()
             .map(|arguments| resolve(Request::from_args(arguments)))
             .collect();
-        let mut wanted: BTreeMap<Key, Need> = BTreeMap::new();
-        for call in resolved.iter().flatten() {
-            for (key, need) in needs(call, db) {
-                wanted.entry(key).or_default().add(need);
-            }
-        }
-        for (key, need) in &wanted {
-            self.load(&mut workspace, key.clone(), need);
-        }
-        if needs_more(&resolved, db, &mut workspace) {
-            self.repeated += 1;
-            for key in wanted.into_keys() {
-                self.load(&mut workspace, key, &Need::value());
-            }
-        }
-        for (arguments, call) in unit.iter().zip(resolved) {
+        let mut workspace = self.workspace(db, &calls)?;
+        for (arguments, call) in unit.iter().zip(calls) {
             self.history.truncate(HISTORY_LEN);
             self.history
                 .push_front(format!("{db:?} {}", show(arguments)));
@@ -163,6 +157,69 @@ impl Session {
                 .with_context(|| format!("{db:?} {}", show(arguments)))?;
         }
         self.adopt(workspace.take_effects())
+    }
+
+    /// What the calls need, loaded. As in the commit lane, that is learnt by
+    /// running them: once more with more loaded, if they turn out to need it.
+    fn workspace(&mut self, db: Db, calls: &[Result<Call, Reply>]) -> Result<Workspace> {
+        let mut needed: BTreeMap<Key, Need> = BTreeMap::new();
+        for call in calls.iter().flatten() {
+            for (key, need) in needs(call, db) {
+                needed.entry(key).or_default().add(need);
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            let mut workspace = self.load_all(&needed);
+            let mut is_enough = true;
+            for call in calls {
+                let reply = Self::reply(call, db, &mut workspace)?;
+                is_enough &= reply != Some(Refusal::NotLoaded.into());
+            }
+            if is_enough {
+                return Ok(self.load_all(&needed));
+            }
+            self.repeated += 1;
+            let wanted = workspace.take_wanted();
+            if wanted.is_empty() {
+                needed.values_mut().for_each(|need| need.add(Need::value()));
+            }
+            for (key, need) in wanted {
+                needed.entry(key).or_default().add(need);
+            }
+        }
+        anyhow::bail!("what is loaded is never enough")
+    }
+
+    fn load_all(&mut self, needed: &BTreeMap<Key, Need>) -> Workspace {
+        let mut workspace = Workspace::default();
+        for (key, need) in needed {
+            self.load(&mut workspace, key.clone(), need);
+        }
+        workspace
+    }
+
+    /// What the engine replies; `None` if it is not the engine that does.
+    fn reply(
+        call: &Result<Call, Reply>,
+        db: Db,
+        workspace: &mut Workspace,
+    ) -> Result<Option<Reply>> {
+        let call = match call {
+            Ok(call) => call,
+            Err(reply) => return Ok(Some(reply.clone())),
+        };
+        if !matches!(
+            call.command.class,
+            Class::Read | Class::Expiry | Class::Write
+        ) {
+            return Ok(None);
+        }
+        let before = workspace.effects().clone();
+        let reply = execute(call, db, workspace, now());
+        if matches!(reply, Reply::Error(_)) {
+            ensure!(*workspace.effects() == before, "an error left an effect");
+        }
+        Ok(Some(reply))
     }
 
     /// Loads what is needed and no more; of strings sometimes the value though
@@ -195,34 +252,25 @@ impl Session {
         workspace: &mut Workspace,
     ) -> Result<()> {
         self.calls += 1;
-        let mut name = "";
-        let reply = match call {
-            Ok(call) => {
-                // Others answer these.
-                if !matches!(
-                    call.command.class,
-                    Class::Read | Class::Expiry | Class::Write
-                ) {
-                    return Ok(());
-                }
-                name = call.command.name;
-                self.names.insert(name);
-                let before = workspace.effects().clone();
-                let reply = execute(&call, db, workspace, now());
-                if matches!(&reply, Reply::Error(text) if text.starts_with(b"ERR Freshet does not serve"))
-                {
-                    return Ok(());
-                }
-                if matches!(reply, Reply::Error(_)) {
-                    ensure!(*workspace.effects() == before, "an error left an effect");
-                }
-                reply
+        let mut reply = Self::reply(&call, db, workspace)?;
+        if reply == Some(Refusal::NotLoaded.into()) {
+            // A choice by chance was another one before.
+            for (key, need) in workspace.take_wanted() {
+                self.load(workspace, key, &need);
             }
-            Err(Reply::Error(text)) if text.starts_with(b"ERR Freshet does not serve") => {
-                return Ok(());
-            }
-            Err(reply) => reply,
+            reply = Self::reply(&call, db, workspace)?;
+        }
+        let Some(reply) = reply else {
+            return Ok(());
         };
+        if matches!(&reply, Reply::Error(text) if text.starts_with(b"ERR Freshet does not serve")) {
+            return Ok(());
+        }
+        let mut name = "";
+        if let Ok(call) = &call {
+            name = call.command.name;
+            self.names.insert(name);
+        }
         self.errors += usize::from(matches!(reply, Reply::Error(_)));
         self.compare(db, name, arguments, &reply)?;
         if let ("DUMP", Reply::Bulk(payload)) = (name, &reply) {
@@ -243,8 +291,18 @@ impl Session {
             );
             return Ok(());
         }
-        client.send(&stream::as_repeated(name, arguments, reply))?;
-        let theirs = client.read_with_bytes()?.1;
+        if name.starts_with("SORT") {
+            collections::reset_errno(client)?;
+        }
+        let theirs = if collections::BLOCKING.contains(&name) {
+            collections::without_waiting(client, arguments)?
+        } else if hyperloglog::is_damaged(reply) {
+            hyperloglog::sent_without_effect(arguments, client)?
+        } else {
+            let sent = stream::as_repeated(name, arguments, reply);
+            client.send(&collections::as_sent(name, &sent))?;
+            client.read_with_bytes()?.1
+        };
         let protocol = if is_resp3 {
             Protocol::Resp3
         } else {
@@ -257,8 +315,8 @@ impl Session {
         {
             return Ok(());
         }
-        if collections::RANDOM.contains(&name) && !matches!(reply, Reply::Error(_))
-            || collections::equal_but_for_order(name, &ours, &theirs)
+        if collections::equal_but_for_choice(name, &ours, &theirs)
+            || collections::equal_but_for_order(name, arguments, &ours, &theirs)
             || stream::equal_but_for_times(name, &ours, &theirs)
         {
             return Ok(());
@@ -405,21 +463,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Whether a call uses something that was not loaded: then the whole keys are
-/// loaded, as the commit lane does. Leaves the workspace as it was.
-fn needs_more(calls: &[Result<Call, Reply>], db: Db, workspace: &mut Workspace) -> bool {
-    let not_loaded = Reply::from(Refusal::NotLoaded);
-    let mut runs = calls.iter().flatten().filter(|call| {
-        matches!(
-            call.command.class,
-            Class::Read | Class::Expiry | Class::Write
-        )
-    });
-    let found = runs.any(|call| execute(call, db, workspace, now()) == not_loaded);
-    drop(workspace.take_effects());
-    found
 }
 
 /// The time by our clock; Redis runs on the same machine.

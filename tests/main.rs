@@ -9,3 +9,4 @@ mod faults;
 mod front;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;
+mod transactions;

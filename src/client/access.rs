@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 
 use super::hub::Hub;
-use super::state::Client;
+use super::state::{Client, Mode};
+use super::subscribe;
 use crate::command::args::is_word;
 use crate::command::{Call, flags};
 use crate::config::{Auth, Credential};
@@ -36,12 +37,17 @@ fn is_open(auth: &Auth) -> bool {
     auth.password.is_none() && auth.users.is_empty()
 }
 
-/// Refuses what somebody asks who has not authenticated.
+/// Refuses what somebody asks who has not authenticated, and what may not
+/// stand in a MULTI block.
 pub fn admit(client: &Client, call: &Call) -> Result<(), Reply> {
-    if client.user.is_some() || call.command.flags.has(flags::NO_AUTH) {
-        return Ok(());
+    let flags = call.command.flags;
+    if client.user.is_none() && !flags.has(flags::NO_AUTH) {
+        return Err(Reply::error("NOAUTH Authentication required."));
     }
-    Err(Reply::error("NOAUTH Authentication required."))
+    if matches!(client.mode, Mode::Queueing(_)) && flags.has(flags::NO_MULTI) {
+        return Err(Reply::error("ERR Command not allowed inside a transaction"));
+    }
+    subscribe::admit(client, call)
 }
 
 /// `AUTH [user] password`.

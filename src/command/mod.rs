@@ -32,6 +32,8 @@ pub enum Class {
     Keyspace,
     /// Changes all keys of a database or of all: `FLUSHALL`.
     Flush,
+    /// Opens, ends or guards a MULTI block: `MULTI`, `EXEC`, `WATCH`.
+    Transaction,
     /// A Redis command that Freshet does not serve.
     Unserved,
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, keyspace, lcs, rdb, set, stream,
-    string,
+    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, hyperloglog, keyspace, lcs,
+    list, rdb, set, sets, sort, stream, string,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -33,7 +33,14 @@ impl Family {
 
 /// The commands of the data types beside strings, by name.
 static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
-    let all = [hash::COMMANDS];
+    let all = [
+        hash::COMMANDS,
+        hyperloglog::COMMANDS,
+        list::COMMANDS,
+        sets::COMMANDS,
+        sets::ALGEBRA,
+        sort::COMMANDS,
+    ];
     let rows = all.iter().chain(stream::COMMANDS).copied().flatten();
     rows.map(|family| (family.name, family)).collect()
 });
@@ -60,7 +67,14 @@ pub fn needs(call: &Call, db: Db) -> Needs {
             (_, Some(family)) => (family.needs)(call, db),
             (Class::Expiry, None) => every(Need::header()),
             (Class::Read | Class::Write, None) => every(Need::value()),
-            (Class::Local | Class::Keyspace | Class::Flush | Class::Unserved, None) => Needs::new(),
+            (
+                Class::Local
+                | Class::Keyspace
+                | Class::Flush
+                | Class::Transaction
+                | Class::Unserved,
+                None,
+            ) => Needs::new(),
         },
     }
 }
@@ -75,7 +89,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         workspace,
         now,
     };
-    run.dispatch().unwrap_or_else(Reply::from)
+    run.dispatch().unwrap_or_else(|refusal| {
+        if refusal == Refusal::NotLoaded {
+            run.workspace.note_short();
+        }
+        refusal.into()
+    })
 }
 
 /// One call in the course of being run.
@@ -259,25 +278,16 @@ pub(super) mod testing {
                 Err(reply) => return reply,
             };
             let db = Db::default();
-            let mut workspace = Workspace::default();
-            for (key, need) in needs(&call, db) {
-                let entry = self.entries.get(&key);
-                let content = match entry.map(|entry| &entry.value) {
-                    None => Content::Absent,
-                    Some(Value::Collection(whole)) => {
-                        Content::Value(Value::Collection(Box::new(need.part_of(whole))))
-                    }
-                    Some(value) if !need.whole => Content::Header(value.kind()),
-                    Some(value) => Content::Value(value.clone()),
-                };
-                let loaded = Loaded {
-                    version: Version(1),
-                    content,
-                    expires_at: entry.and_then(|e| e.expires_at),
-                };
-                workspace.load(key, loaded);
-            }
-            let reply = execute(&call, db, &mut workspace, self.now);
+            let mut needed = needs(&call, db);
+            let (reply, mut workspace) = loop {
+                let mut workspace = self.loaded(&needed);
+                let reply = execute(&call, db, &mut workspace, self.now);
+                let wanted = workspace.take_wanted();
+                if wanted.is_empty() {
+                    break (reply, workspace);
+                }
+                needed.extend(wanted);
+            };
             self.effects = workspace.take_effects().into_iter().collect();
             if matches!(reply, Reply::Error(_)) {
                 assert!(self.effects.is_empty(), "an error left {:?}", self.effects);
@@ -308,6 +318,33 @@ pub(super) mod testing {
                 }
             }
             reply
+        }
+
+        /// What is needed, as a store would load it.
+        fn loaded(&self, needed: &Needs) -> Workspace {
+            let mut added: BTreeMap<&Key, Need> = BTreeMap::new();
+            for (key, need) in needed {
+                added.entry(key).or_default().add(need.clone());
+            }
+            let mut workspace = Workspace::default();
+            for (key, need) in added {
+                let entry = self.entries.get(key);
+                let content = match entry.map(|entry| &entry.value) {
+                    None => Content::Absent,
+                    Some(Value::Collection(whole)) => {
+                        Content::Value(Value::Collection(Box::new(need.part_of(whole))))
+                    }
+                    Some(value) if !need.whole => Content::Header(value.kind()),
+                    Some(value) => Content::Value(value.clone()),
+                };
+                let loaded = Loaded {
+                    version: Version(1),
+                    content,
+                    expires_at: entry.and_then(|e| e.expires_at),
+                };
+                workspace.load(key.clone(), loaded);
+            }
+            workspace
         }
 
         /// Runs a command given as words, and shows the reply as text.

@@ -32,7 +32,7 @@ pub(super) enum LongDouble {
         mantissa: u64,
         exponent: i64,
     },
-    /// What "inf" reads as; no sum with it is a finite number.
+    /// What "inf" and "-inf" read as; no sum with it is a finite number.
     Infinite,
 }
 
@@ -218,6 +218,36 @@ impl LongDouble {
         nearest(sign, magnitude, &BigUint::one(), exponent).filter(|sum| *sum != Self::Infinite)
     }
 
+    /// The next integer that is not below a thousand times the number (which is
+    /// rounded before); `i64::MIN`, as on x86-64, if that has more than 64 bits.
+    pub fn ceil_of_thousandfold(self) -> i64 {
+        let Self::Finite {
+            sign,
+            mantissa,
+            exponent,
+        } = self
+        else {
+            return i64::MIN;
+        };
+        let product = BigUint::from(mantissa) * 1000u32;
+        let Some(Self::Finite {
+            mantissa, exponent, ..
+        }) = nearest(sign, product, &BigUint::one(), exponent)
+        else {
+            return i64::MIN;
+        };
+        let mantissa = BigUint::from(mantissa);
+        let magnitude = if exponent >= 0 {
+            mantissa << exponent.min(EXPONENT_OVER).unsigned_abs()
+        } else {
+            let floor = &mantissa >> exponent.unsigned_abs();
+            let is_whole = (&floor << exponent.unsigned_abs()) == mantissa;
+            let up = u8::from(sign == Sign::Plus && !is_whole);
+            floor + up
+        };
+        i64::try_from(BigInt::from_biguint(sign, magnitude)).unwrap_or(i64::MIN)
+    }
+
     /// The number as Redis writes it; `None` for infinity.
     pub fn to_text(self) -> Option<String> {
         let Self::Finite {
@@ -288,6 +318,29 @@ mod tests {
         assert_eq!(parse("1".repeat(5120).as_bytes()), None);
         assert_eq!(parse(b"-Infinity"), Some(LongDouble::Infinite));
         assert_eq!(sum("1e4932", "1e4932"), None);
+    }
+
+    #[test]
+    fn thousandfolds_are_rounded_up() {
+        let ceil = |text: &str| parse(text.as_bytes()).unwrap().ceil_of_thousandfold();
+        for (text, expected) in [
+            ("0", 0),
+            ("0.0001", 1),
+            ("0.001", 1),
+            ("-0.001", 0),
+            ("-0.0005", 0),
+            ("-0.0011", -1),
+            ("1.5", 1500),
+            ("1.0005", 1001),
+            ("0x10", 16_000),
+            ("1e-4900", 1),
+            ("9223372036854775", 9_223_372_036_854_775_000),
+            ("9.3e15", i64::MIN),
+            ("1e30", i64::MIN),
+            ("inf", i64::MIN),
+        ] {
+            assert_eq!(ceil(text), expected, "{text}");
+        }
     }
 
     #[test]

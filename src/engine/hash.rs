@@ -3,45 +3,33 @@
 use bytes::Bytes;
 
 use super::dispatch::{Family, Run};
-use super::need::Need;
-use super::{Needs, Refusal};
-use crate::command::Call;
-use crate::model::{Collection, Db, Element, Key, Kind, Reply};
+use super::draw::Draw;
+use super::first_key::{element, elements, elements_of_pairs, header, random, whole};
+use super::{Needs, Refusal, float, scan};
+use crate::command::{Call, args};
+use crate::model::{Collection, Db, Element, Kind, Reply};
 
 pub(super) const COMMANDS: &[Family] = &[
-    Family::new("HSET", fields_by_two, hset),
-    Family::new("HGET", one_field, hget),
-    Family::new("HDEL", fields, hdel),
+    Family::new("HSET", elements_of_pairs, hset),
+    Family::new("HMSET", elements_of_pairs, hset),
+    Family::new("HSETNX", element, hsetnx),
+    Family::new("HGET", element, hget),
+    Family::new("HMGET", elements, hmget),
+    Family::new("HDEL", elements, hdel),
     Family::new("HLEN", header, hlen),
+    Family::new("HSTRLEN", element, hstrlen),
+    Family::new("HEXISTS", element, hexists),
     Family::new("HGETALL", whole, hgetall),
+    Family::new("HKEYS", whole, hkeys),
+    Family::new("HVALS", whole, hvals),
+    Family::new("HINCRBY", element, hincrby),
+    Family::new("HINCRBYFLOAT", element, hincrbyfloat),
+    Family::new("HRANDFIELD", random_fields, hrandfield),
+    Family::new("HSCAN", whole, hscan),
 ];
 
-fn key(call: &Call, db: Db) -> Key {
-    Key::new(db, call.request.arg_bytes(1))
-}
-
-fn header(call: &Call, db: Db) -> Needs {
-    Needs::from_iter([(key(call, db), Need::header())])
-}
-
-fn whole(call: &Call, db: Db) -> Needs {
-    Needs::from_iter([(key(call, db), Need::value())])
-}
-
-fn one_field(call: &Call, db: Db) -> Needs {
-    let need = Need::fields([call.request.arg_bytes(2)]);
-    Needs::from_iter([(key(call, db), need)])
-}
-
-fn fields(call: &Call, db: Db) -> Needs {
-    let fields = (2..call.request.len()).map(|index| call.request.arg_bytes(index));
-    Needs::from_iter([(key(call, db), Need::fields(fields))])
-}
-
-fn fields_by_two(call: &Call, db: Db) -> Needs {
-    let fields = (2..call.request.len()).step_by(2);
-    let need = Need::fields(fields.map(|index| call.request.arg_bytes(index)));
-    Needs::from_iter([(key(call, db), need)])
+fn random_fields(call: &Call, db: Db) -> Needs {
+    random(call, db, Draw::needed(call))
 }
 
 /// Puts `value` under `field`; an existing field keeps its place in the order.
@@ -67,6 +55,7 @@ fn next_place(hash: &mut Collection) -> f64 {
     meta as f64
 }
 
+/// `HSET` and `HMSET`.
 fn hset(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     if run.len() % 2 == 1 {
         return Err(Refusal::arity(run.call.command));
@@ -81,21 +70,57 @@ fn hset(run: &mut Run<'_>) -> Result<Reply, Refusal> {
             hash.get(field)?;
         }
     }
-    run.edit(1, Kind::Hash, |hash| {
+    let created = run.edit(1, Kind::Hash, |hash| {
         let mut created = 0;
         for (field, value) in pairs {
             created += i64::from(put(hash, field, value)?);
         }
-        Ok(Reply::Integer(created))
+        Ok(created)
+    })?;
+    Ok(match run.call.command.name {
+        "HMSET" => Reply::OK,
+        _ => Reply::Integer(created),
     })
 }
 
-fn hget(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+/// Puts `value` under the field that the second argument names.
+fn put_one(run: &mut Run<'_>, value: impl Into<Bytes>) -> Result<bool, Refusal> {
+    let (field, value) = (run.arg_bytes(2), value.into());
+    run.edit(1, Kind::Hash, |hash| put(hash, field, value))
+}
+
+/// The value under the field that the second argument names.
+fn value(run: &Run<'_>) -> Result<Option<Bytes>, Refusal> {
     let Some(hash) = run.collection(&run.key(1), Kind::Hash)? else {
-        return Ok(Reply::Null);
+        return Ok(None);
     };
     let found = hash.get(run.arg(2))?;
-    Ok(found.map_or(Reply::Null, |element| Reply::Bulk(element.value.clone())))
+    Ok(found.map(|element| element.value.clone()))
+}
+
+fn hsetnx(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    if value(run)?.is_some() {
+        return Ok(Reply::Integer(0));
+    }
+    put_one(run, run.arg_bytes(3))?;
+    Ok(Reply::Integer(1))
+}
+
+fn hget(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    Ok(value(run)?.map_or(Reply::Null, Reply::Bulk))
+}
+
+fn hmget(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let hash = run.collection(&run.key(1), Kind::Hash)?;
+    let mut values = Vec::with_capacity(run.len() - 2);
+    for index in 2..run.len() {
+        let found = match hash {
+            Some(hash) => hash.get(run.arg(index))?,
+            None => None,
+        };
+        values.push(found.map_or(Reply::Null, |element| Reply::Bulk(element.value.clone())));
+    }
+    Ok(Reply::Array(values))
 }
 
 fn hdel(run: &mut Run<'_>) -> Result<Reply, Refusal> {
@@ -125,42 +150,153 @@ fn hlen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::Integer(length as i64))
 }
 
-fn hgetall(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let Some(hash) = run.collection(&run.key(1), Kind::Hash)? else {
-        return Ok(Reply::Map(Vec::new()));
+fn hstrlen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let length = value(run)?.map_or(0, |value| value.len());
+    Ok(Reply::Integer(length as i64))
+}
+
+fn hexists(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    Ok(Reply::Integer(i64::from(value(run)?.is_some())))
+}
+
+fn hincrby(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let delta = run.integer(3)?;
+    let number = match value(run)? {
+        Some(text) => {
+            args::integer(&text).ok_or(Refusal::Other("ERR hash value is not an integer"))?
+        }
+        None => 0,
     };
-    let pairs = in_order(hash)?.into_iter().map(|(field, element)| {
-        (
-            Reply::Bulk(field.clone()),
-            Reply::Bulk(element.value.clone()),
-        )
-    });
-    Ok(Reply::Map(pairs.collect()))
+    let sum = number
+        .checked_add(delta)
+        .ok_or(Refusal::Other("ERR increment or decrement would overflow"))?;
+    put_one(run, sum.to_string())?;
+    Ok(Reply::Integer(sum))
+}
+
+fn hincrbyfloat(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let delta = float::parse(run.arg(3)).ok_or(Refusal::NotFloat)?;
+    if delta == float::LongDouble::Infinite {
+        return Err(Refusal::Other("ERR value is NaN or Infinity"));
+    }
+    let before = value(run)?.unwrap_or_else(|| Bytes::from_static(b"0"));
+    let before = float::parse(&before).ok_or(Refusal::Other("ERR hash value is not a float"))?;
+    let sum = before
+        .add(&delta)
+        .and_then(|sum| sum.to_text())
+        .ok_or(Refusal::Other(
+            "ERR increment would produce NaN or Infinity",
+        ))?;
+    let sum = Bytes::from(sum);
+    put_one(run, sum.clone())?;
+    Ok(Reply::Bulk(sum))
 }
 
 /// All fields in the order of insertion, as a small hash in Redis tells them.
-fn in_order(hash: &Collection) -> Result<Vec<(&Bytes, &Element)>, Refusal> {
+pub(super) fn in_order(hash: &Collection) -> Result<Vec<(&Bytes, &Element)>, Refusal> {
     let mut all: Vec<_> = hash.iter()?.collect();
     all.sort_by(|one, other| one.1.rank.total_cmp(&other.1.rank));
     Ok(all)
+}
+
+/// What `shown` makes of each field, in order; nothing if there is no hash.
+fn listed<T>(run: &Run<'_>, shown: impl Fn((&Bytes, &Element)) -> T) -> Result<Vec<T>, Refusal> {
+    match run.collection(&run.key(1), Kind::Hash)? {
+        Some(hash) => Ok(in_order(hash)?.into_iter().map(shown).collect()),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn pair((field, element): (&Bytes, &Element)) -> (Reply, Reply) {
+    (
+        Reply::Bulk(field.clone()),
+        Reply::Bulk(element.value.clone()),
+    )
+}
+
+fn hgetall(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    listed(run, pair).map(Reply::Map)
+}
+
+fn hkeys(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    listed(run, |each| pair(each).0).map(Reply::Array)
+}
+
+fn hvals(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    listed(run, |each| pair(each).1).map(Reply::Array)
+}
+
+fn hscan(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    scan::scan(run, Kind::Hash, in_order, |field, element, items| {
+        let (field, value) = pair((field, element));
+        items.extend([field, value]);
+    })
+}
+
+/// `HRANDFIELD key [count [WITHVALUES]]`.
+fn hrandfield(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    if run.len() == 2 {
+        let hash = run.collection(&run.key(1), Kind::Hash)?;
+        let drawn = match hash {
+            Some(hash) => Draw::Distinct(1).from(hash)?,
+            None => Vec::new(),
+        };
+        return Ok(match drawn.first() {
+            Some((field, _)) => Reply::Bulk((*field).clone()),
+            None => Reply::Null,
+        });
+    }
+    let draw = Draw::of_count(run.arg(2))?;
+    let with_values = run.len() == 4 && run.is(3, "WITHVALUES");
+    if run.len() > 3 && !with_values {
+        return Err(Refusal::Syntax);
+    }
+    let (Draw::Distinct(count) | Draw::Repeated(count)) = draw;
+    if with_values && count > i64::MAX as u64 / 2 {
+        return Err(Refusal::Other("ERR value is out of range"));
+    }
+    let Some(hash) = run.collection(&run.key(1), Kind::Hash)? else {
+        return Ok(Reply::Array(Vec::new()));
+    };
+    let drawn = draw.from(hash)?.into_iter().map(pair);
+    Ok(if with_values {
+        Reply::Pairs(drawn.collect())
+    } else {
+        Reply::Array(drawn.map(|(field, _)| field).collect())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::dispatch::testing::Session;
 
+    fn check(lines: &[(&str, &str)]) {
+        let mut session = Session::default();
+        for (line, reply) in lines {
+            assert_eq!(session.text(line), *reply, "{line}");
+        }
+    }
+
     #[test]
     fn fields_come_and_go() {
-        let mut s = Session::default();
-        for (line, reply) in [
+        check(&[
             ("HSET h b 1 a 2 b 3", ":2"),
             ("HGETALL h", "{\"b\"=\"3\" \"a\"=\"2\"}"),
+            ("HKEYS h", "[\"b\" \"a\"]"),
+            ("HVALS h", "[\"3\" \"2\"]"),
             ("HGET h a", "\"2\""),
             ("HGET h none", "nil"),
+            ("HMGET h a none b", "[\"2\" nil \"3\"]"),
+            ("HMGET none a", "[nil]"),
             ("HLEN h", ":2"),
+            ("HEXISTS h a", ":1"),
+            ("HSTRLEN h a", ":1"),
+            ("HSETNX h a 9", ":0"),
+            ("HSETNX h c 9", ":1"),
             ("HDEL h none", ":0"),
-            ("HDEL h a a b", ":2"),
+            ("HDEL h a a b c", ":3"),
             ("EXISTS h", ":0"),
+            ("HMSET h f v", "OK"),
             (
                 "HSET h f",
                 "-ERR wrong number of arguments for 'hset' command",
@@ -174,8 +310,44 @@ mod tests {
                 "HSET s f v",
                 "-WRONGTYPE Operation against a key holding the wrong kind of value",
             ),
-        ] {
-            assert_eq!(s.text(line), reply, "{line}");
-        }
+        ]);
+    }
+
+    #[test]
+    fn numbers_in_fields() {
+        check(&[
+            ("HINCRBY h n 5", ":5"),
+            ("HINCRBY h n -7", ":-2"),
+            ("HINCRBYFLOAT h n 0.5", "\"-1.5\""),
+            ("HINCRBY h n 1", "-ERR hash value is not an integer"),
+            ("HINCRBYFLOAT h n inf", "-ERR value is NaN or Infinity"),
+            ("HSET h x abc", ":1"),
+            ("HINCRBYFLOAT h x 1", "-ERR hash value is not a float"),
+            ("HSET h n 9223372036854775807", ":0"),
+            (
+                "HINCRBY h n 1",
+                "-ERR increment or decrement would overflow",
+            ),
+        ]);
+    }
+
+    #[test]
+    fn scans_and_draws() {
+        check(&[
+            ("HSET h a 1", ":1"),
+            ("HRANDFIELD h", "\"a\""),
+            ("HRANDFIELD h 5", "[\"a\"]"),
+            ("HRANDFIELD h -3", "[\"a\" \"a\" \"a\"]"),
+            ("HRANDFIELD none", "nil"),
+            ("HRANDFIELD none 2", "[]"),
+            (
+                "HRANDFIELD h 4611686018427387904 WITHVALUES",
+                "-ERR value is out of range",
+            ),
+            ("HSCAN h 0", "[\"0\" [\"a\" \"1\"]]"),
+            ("HSCAN h 0 MATCH b*", "[\"0\" []]"),
+            ("HSCAN h 0 COUNT 0", "-ERR syntax error"),
+            ("HSCAN h x", "-ERR invalid cursor"),
+        ]);
     }
 }

@@ -8,25 +8,37 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod draw;
+mod events;
 mod expiry;
+mod first_key;
 mod float;
 mod footprint;
 mod hash;
+mod hyperloglog;
 mod keyspace;
 mod lcs;
+mod list;
 mod lzf;
 mod need;
 mod rdb;
 mod refusal;
+pub mod replay;
+mod scan;
 mod set;
+mod sets;
+mod sort;
 mod stream;
 mod string;
+mod timeout;
 mod workspace;
 
+pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
+pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
-pub use stream::rebuild as rebuild_stream;
+pub use timeout::Timeout;
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.

@@ -16,6 +16,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::NullArray => null(protocol, b"*-1\r\n", out),
         Reply::Array(items) => aggregate(b'*', items, protocol, out),
         Reply::Map(pairs) => map(pairs, protocol, out),
+        Reply::Pairs(items) => pairs(items, protocol, out),
         Reply::MapOfPairs(pairs) => map_of_pairs(pairs, protocol, out),
         Reply::Set(items) => aggregate(resp3_kind(protocol, b'~'), items, protocol, out),
         Reply::Push(items) => aggregate(resp3_kind(protocol, b'>'), items, protocol, out),
@@ -148,6 +149,20 @@ fn map(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
     }
 }
 
+fn pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
+    match protocol {
+        Protocol::Resp2 => length_header(b'*', pairs.len() * 2, out),
+        Protocol::Resp3 => length_header(b'*', pairs.len(), out),
+    }
+    for (first, second) in pairs {
+        if protocol == Protocol::Resp3 {
+            length_header(b'*', 2, out);
+        }
+        encode(first, protocol, out);
+        encode(second, protocol, out);
+    }
+}
+
 fn map_of_pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
     if protocol == Protocol::Resp3 {
         return map(pairs, protocol, out);
@@ -209,6 +224,11 @@ mod tests {
                 Reply::Map(vec![(item(), item())]),
                 "*2\r\n:1\r\n:1\r\n",
                 "%1\r\n:1\r\n:1\r\n",
+            ),
+            (
+                Reply::Pairs(vec![(item(), Reply::Null)]),
+                "*2\r\n:1\r\n$-1\r\n",
+                "*1\r\n*2\r\n:1\r\n_\r\n",
             ),
             (
                 Reply::MapOfPairs(vec![(item(), item())]),

@@ -1,16 +1,69 @@
 //! Collections held in memory beside those of Redis: what must be equal, and
 //! which replies have no order of their own.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use freshet::model::{Collection, Key, Kind, Reply};
 
 use super::support::client::{Client, Value};
 
 /// Commands that reply in an order that Redis leaves open.
-const UNORDERED: &[&str] = &["HGETALL"];
+const UNORDERED: &[&str] = &[
+    "HGETALL", "HKEYS", "HVALS", "SDIFF", "SINTER", "SMEMBERS", "SUNION",
+];
 
-/// Commands that choose at random: what they reply cannot be compared.
-pub const RANDOM: &[&str] = &[];
+/// Commands that Redis may answer in several parts.
+const SCANS: &[&str] = &["HSCAN", "SSCAN"];
+
+/// Commands that choose at random: only how much they reply can be compared.
+const RANDOM: &[&str] = &["HRANDFIELD", "SRANDMEMBER"];
+
+/// What Redis is sent instead of a command. A `PFCOUNT` of one key writes the count
+/// into the string there, which it is not to do here; of a key twice it does not.
+pub fn as_sent(name: &str, arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut sent = arguments.to_vec();
+    if name == "PFCOUNT" && sent.len() == 2 {
+        sent.push(sent[1].clone());
+    }
+    sent
+}
+
+/// Whether two encoded replies to `name` tell of as many elements, whichever these are.
+pub fn equal_but_for_choice(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
+    let first_line = |reply: &[u8]| {
+        reply
+            .split(|byte| *byte == b'\n')
+            .next()
+            .map(<[u8]>::to_vec)
+    };
+    RANDOM.contains(&name)
+        && match (ours.first(), theirs.first()) {
+            (Some(b'$'), Some(b'$')) => ours.starts_with(b"$-1") == theirs.starts_with(b"$-1"),
+            (Some(b'*'), Some(b'*')) => first_line(ours) == first_line(theirs),
+            _ => false,
+        }
+}
+
+/// Commands that wait if there is nothing: the engine, which does not, answers
+/// as Redis does within MULTI.
+pub const BLOCKING: &[&str] = &["BLPOP", "BRPOP", "BLMPOP", "BLMOVE", "BRPOPLPUSH"];
+
+/// The bytes that Redis replies to a command that waits, within MULTI.
+pub fn without_waiting(redis: &mut Client, arguments: &[Vec<u8>]) -> Result<Vec<u8>> {
+    redis.ok(&["MULTI"])?;
+    redis.ok(arguments)?;
+    redis.send(&["EXEC"])?;
+    let replies = redis.read_with_bytes()?.1;
+    let reply = replies.strip_prefix(b"*1\r\n");
+    Ok(reply.context("one reply within EXEC's")?.to_vec())
+}
+
+/// Redis's `SORT` reads numbers by `strtod`, and fails if `errno` says so from
+/// an earlier command (`INCRBYFLOAT k 1e5000`). Reading a time to wait resets it.
+pub fn reset_errno(redis: &mut Client) -> Result<()> {
+    let refused = redis.call(&["BLPOP", "k", "x"])?;
+    ensure!(refused.error().is_some(), "BLPOP with no time to wait");
+    Ok(())
+}
 
 /// What makes Redis take the members that `reply` to a random write names;
 /// `None` if it names none or the command does not choose.
@@ -34,8 +87,21 @@ pub fn same_choice(name: &str, arguments: &[Vec<u8>], reply: &Reply) -> Option<V
 }
 
 /// Whether two encoded replies to `name` are equal but for an order that is open.
-pub fn equal_but_for_order(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
+pub fn equal_but_for_order(name: &str, arguments: &[Vec<u8>], ours: &[u8], theirs: &[u8]) -> bool {
+    const ALL_AT_ONCE: &[u8] = b"*2\r\n$1\r\n0\r\n*";
+    if SCANS.contains(&name) {
+        let is_all = arguments[2] == b"0" && theirs.starts_with(ALL_AT_ONCE);
+        return ours.starts_with(ALL_AT_ONCE)
+            && theirs.starts_with(b"*2\r\n$")
+            && (!is_all || ours.len() == theirs.len())
+            && items_of_scan(theirs).all(|line| items_of_scan(ours).any(|other| other == line));
+    }
     UNORDERED.contains(&name) && ours.len() == theirs.len() && sorted(ours) == sorted(theirs)
+}
+
+/// The lines behind the header, the cursor and the number of items.
+fn items_of_scan(reply: &[u8]) -> impl Iterator<Item = &[u8]> {
+    reply.split(|byte| *byte == b'\n').skip(4)
 }
 
 fn sorted(reply: &[u8]) -> Vec<&[u8]> {

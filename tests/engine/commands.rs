@@ -17,8 +17,9 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `w` some word,
-/// `j` a stream id, `r` one at the end of a range, `g` a group, `c` a consumer; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `y` a pattern of
+/// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word, `j` a stream id, `l` one at the
+/// end of a range, `q` a group, `c` a consumer; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -132,6 +133,13 @@ const PATTERNS: &[&str] = &[
 /// The data types beside strings: their commands, and the keys that mostly hold them.
 const FAMILIES: &[(&[&str], &[&[u8]])] = &[
     (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
+    (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
+    (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+    (super::list::PATTERNS, &[b"l1", b"l2", b"l3", b"l4"]),
+    (
+        super::list::SORT_PATTERNS,
+        &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
+    ),
     (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
 ];
 
@@ -156,6 +164,11 @@ const MEMBERS: &[&[u8]] = &[
     b"Palermo",
     b"Catania",
     b"a member that is longer than the sixty-four bytes of a small element",
+];
+
+/// Patterns to match members with.
+const GLOBS: &[&[u8]] = &[
+    b"*", b"a*", b"?", b"[a-c]", b"*1*", b"", b"[^a]*", b"\\*", b"member",
 ];
 
 /// Scores of sorted sets.
@@ -500,6 +513,8 @@ impl Maker<'_> {
         match place {
             "k" => self.key(),
             "a" => self.one_of(MEMBERS).to_vec(),
+            "g" => self.one_of(GLOBS).to_vec(),
+            "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
             "v" => self.value(),
             "i" => self.one_of(INTEGERS).to_vec(),
@@ -510,20 +525,21 @@ impl Maker<'_> {
             "o" => self.one_of(BYTE_OFFSETS).to_vec(),
             "s" => seconds.to_string().into_bytes(),
             "m" => (seconds * 1000).to_string().into_bytes(),
-            // Not this very second, for the same reason as below.
+            // Not this very millisecond, in which Redis still shows a key.
             "S" if seconds == 0 => (self.now.0 / 1000 - 1).to_string().into_bytes(),
             "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
-            // Not this very millisecond, in which Redis still shows a key.
             "M" if seconds == 0 => (self.now.0 - 1000).to_string().into_bytes(),
             "M" => (self.now.0 + seconds * 1000).to_string().into_bytes(),
             "d" => self.one_of(DATABASES).to_vec(),
             "t" => self.one_of(TYPES).to_vec(),
             "h" => self.one_of(FIELD_OFFSETS).to_vec(),
+            "y" => self.one_of(super::list::SORT_KEYS).to_vec(),
+            "u" => self.one_of(super::list::TIMEOUTS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
             "j" => super::stream::id(self.random),
-            "r" => self.one_of(super::stream::BOUNDS).to_vec(),
-            "g" => self.one_of(super::stream::GROUPS).to_vec(),
+            "l" => self.one_of(super::stream::BOUNDS).to_vec(),
+            "q" => self.one_of(super::stream::GROUPS).to_vec(),
             "c" => self.one_of(super::stream::CONSUMERS).to_vec(),
             word => self.word(word),
         }
