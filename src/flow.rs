@@ -15,13 +15,14 @@ use futures_util::future::join_all;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
-    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
 use crate::model::{Db, Generation, Key, Kind, Protocol, Reply, Request, UnixMs};
+use crate::pubsub::{self, Broker};
 use crate::resp;
 use crate::store::{self, Store};
 
@@ -41,6 +42,8 @@ pub struct Origin {
     pub db: Db,
     /// The protocol in which replies are encoded.
     pub protocol: Protocol,
+    /// The client's number.
+    pub client: u64,
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -97,6 +100,9 @@ struct Parts {
     lane: Arc<Lane>,
     reads: Reads,
     keyspace: Keyspace,
+    broker: Arc<Broker>,
+    /// Ends the broker's connection with the flow.
+    _broker_task: pubsub::Task,
     units_max: usize,
 }
 
@@ -110,11 +116,17 @@ impl Flow {
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
+        let (broker, broker_task) = Broker::start(
+            cache.options().clone(),
+            config.notifications.keyspace_events,
+        );
+        let audience: Arc<dyn Audience> = Arc::clone(&broker) as _;
         let lane = Lane::start(
             Arc::clone(&store),
             Arc::clone(&cache),
             Arc::clone(&fence),
             &config.commit,
+            audience,
         );
         let loader = Loader::start(&store);
         let reads = Reads::new(
@@ -135,6 +147,8 @@ impl Flow {
             lane,
             reads,
             keyspace,
+            broker,
+            _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
         };
         Ok(Self {
@@ -194,7 +208,12 @@ impl Flow {
     /// `Keyspace` and `Flush`).
     pub async fn whole(&self, call: &Call, db: Db) -> Reply {
         match call.command.class {
-            Class::Flush => self.parts.keyspace.flush(call, db).await,
+            Class::Flush => {
+                let reply = self.parts.keyspace.flush(call, db).await;
+                // Also after an error: it may have been done.
+                self.parts.broker.hear_flush();
+                reply
+            }
             _ => self.parts.keyspace.read(call, db).await,
         }
     }
@@ -206,7 +225,7 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit::single(origin.db, call.clone()))
+                .map(|(call, _)| Unit::single(origin.db, call.clone()).by(origin.client))
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
@@ -367,6 +386,11 @@ impl Flow {
             _ => false,
         });
         Ok(known.then(|| items.swap_remove(0)))
+    }
+
+    /// Messages, notifications and clients that keep copies.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.parts.broker
     }
 
     /// How the data path stands now.

@@ -16,6 +16,8 @@ pub mod client;
 
 pub mod flow;
 
+pub mod pubsub;
+
 pub mod coherence;
 
 pub mod cache;

@@ -3,8 +3,12 @@
 //! Nothing here does I/O or reads a clock.
 
 mod collection;
+mod events;
+mod number;
 
 pub use collection::{CacheCommand, Collection, Element, Known, NotLoaded, Ranked, STREAM_ENTRY};
+pub use events::{Event, EventClasses};
+pub use number::format_double;
 
 use std::fmt;
 use std::ops::Range;
@@ -283,6 +287,8 @@ pub enum Reply {
     Set(Vec<Reply>),
     /// A floating-point number; in RESP2 a bulk string.
     Double(f64),
+    /// The same, written out in digits of the command's own choice.
+    Decimal(Bytes),
     /// A boolean; in RESP2 `:1` or `:0`.
     Boolean(bool),
     /// Text with a three-letter format; in RESP2 a bulk string.

@@ -20,6 +20,8 @@ mod support {
 mod collections;
 #[path = "engine/commands.rs"]
 mod commands;
+#[path = "engine/geo.rs"]
+mod geo;
 #[path = "engine/hash.rs"]
 mod hash;
 #[path = "engine/hyperloglog.rs"]
@@ -32,6 +34,8 @@ mod rdb;
 mod sets;
 #[path = "engine/stream.rs"]
 mod stream;
+#[path = "engine/zset.rs"]
+mod zset;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -269,6 +273,11 @@ impl Session {
         if let Ok(call) = &call
             && call.command.name.starts_with("PF")
             && call.keys(db).any(|key| self.is_cut_sketch(&key, workspace))
+        {
+            return Ok(());
+        }
+        if let Ok(call) = &call
+            && collections::is_open(call.command.name, arguments, self.client(db, false)?)?
         {
             return Ok(());
         }

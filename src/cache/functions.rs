@@ -127,6 +127,11 @@ impl Cache {
         &self.lives
     }
 
+    /// How its server is reached, for connections that are not calls.
+    pub fn options(&self) -> &LinkOptions {
+        &self.options
+    }
+
     /// The cache's clock.
     pub fn clock(&self) -> &RemoteClock {
         &self.clock

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::hub::Hub;
 use super::state::{Client, Mode};
+use super::subscribe;
 use crate::command::args::is_word;
 use crate::command::{Call, flags};
 use crate::config::{Auth, Credential};
@@ -46,7 +47,7 @@ pub fn admit(client: &Client, call: &Call) -> Result<(), Reply> {
     if matches!(client.mode, Mode::Queueing(_)) && flags.has(flags::NO_MULTI) {
         return Err(Reply::error("ERR Command not allowed inside a transaction"));
     }
-    Ok(())
+    subscribe::admit(client, call)
 }
 
 /// `AUTH [user] password`.

@@ -11,6 +11,7 @@ pub fn reply(family: &str) -> Option<Reply> {
         "MEMORY" => MEMORY,
         "MODULE" => MODULE,
         "OBJECT" => OBJECT,
+        "PUBSUB" => PUBSUB,
         "SLOWLOG" => SLOWLOG,
         _ => return None,
     };
@@ -142,6 +143,22 @@ IDLETIME <key>
 REFCOUNT <key>
     Return the number of references of the value associated with the specified
     <key>.
+HELP
+    Prints this help.";
+
+const PUBSUB: &str = "\
+PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CHANNELS [<pattern>]
+    Return the currently active channels matching a <pattern> (default: '*').
+NUMPAT
+    Return number of subscriptions to patterns.
+NUMSUB [<channel> ...]
+    Return the number of subscribers for the specified channels, excluding
+    pattern subscriptions(default: no channels).
+SHARDCHANNELS [<pattern>]
+    Return the currently active shard level channels matching a <pattern> (default: '*').
+SHARDNUMSUB [<shardchannel> ...]
+    Return the number of subscribers for the specified shard level channel(s)
 HELP
     Prints this help.";
 

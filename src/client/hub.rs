@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
+use super::pause::Pause;
 use super::registry::Registry;
 use super::slowlog::SlowLog;
 use super::stats::Stats;
@@ -25,6 +26,8 @@ pub struct Hub {
     pub stats: Stats,
     /// What took long.
     pub slowlog: SlowLog,
+    /// Whether clients wait.
+    pub pause: Pause,
     /// 40 hexadecimal digits that tell this run of the program from any other.
     pub run_id: String,
     /// When the program started.
@@ -100,6 +103,7 @@ impl Hub {
             registry: Registry::default(),
             stats: Stats::default(),
             slowlog: SlowLog::default(),
+            pause: Pause::default(),
             run_id: (0..40)
                 .map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)]))
                 .collect(),

@@ -2,14 +2,16 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::hub::Hub;
 use super::state::Client;
-use super::{access, clients, help, info, latency, operations, settings, transaction};
+use super::{
+    access, clients, help, info, latency, operations, settings, subscribe, tracking, transaction,
+};
 use crate::command::{Call, Class, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
-use crate::resp::parse_integer;
+use crate::resp::{self, parse_integer};
 
 /// What becomes of the connection behind an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
         let (reply, after) = transaction::answer(client, hub, call).await;
         return (Some(reply), after);
     }
+    client.note_command(call);
+    if let Some(reply) = subscribe::answer(client, hub, call).await {
+        return (Some(reply), After::Continue);
+    }
     let reply = match call.command.name {
         "QUIT" => return (Some(Reply::OK), After::Close),
         "CLIENT|REPLY" => return (clients::reply(client, call), After::Continue),
@@ -37,6 +43,8 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
         // What waits is answered here; all others are answered at once.
         "INFO" => info::reply(hub, call).await,
         "DEBUG" => operations::debug(call).await,
+        "CLIENT|TRACKING" => tracking::tracking(client, hub, call).await,
+        "RESET" => reset(client, hub),
         _ => at_once(client, hub, call),
     };
     (Some(reply), After::Continue)
@@ -44,15 +52,11 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
 
 fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
     match call.command.name {
-        "PING" => ping(call),
+        "PING" => ping(client, call),
         "ECHO" => Reply::Bulk(call.request.arg_bytes(1)),
         "SELECT" => select(client, call),
         "AUTH" => access::auth(client, hub, call),
         "HELLO" => access::hello(client, hub, call),
-        "RESET" => {
-            client.reset(hub);
-            Reply::Simple("RESET")
-        }
         "TIME" => time(),
         "LOLWUT" => Reply::Verbatim(
             *b"txt",
@@ -101,8 +105,24 @@ pub fn error_with(before: &str, words: &[u8], after: &str) -> Reply {
     Reply::Error(Bytes::from(text))
 }
 
-fn ping(call: &Call) -> Reply {
+/// What was told before is older than the answer to `RESET`.
+fn reset(client: &mut Client, hub: &Hub) -> Reply {
+    let mut out = BytesMut::new();
+    let protocol = client.protocol;
+    let listened = client.listens();
+    client.subscriptions = None;
+    client.tracked = None;
+    if let Some(mailbox) = client.entry.mail() {
+        mailbox.take(protocol, listened, &mut out);
+    }
+    client.reset(hub);
+    resp::encode(&Reply::Simple("RESET"), client.protocol, &mut out);
+    Reply::Raw(out.freeze())
+}
+
+fn ping(client: &Client, call: &Call) -> Reply {
     match call.request.len() {
+        1 | 2 if let Some(reply) = subscribe::ping(client, call) => reply,
         1 => Reply::Simple("PONG"),
         2 => Reply::Bulk(call.request.arg_bytes(1)),
         _ => wrong_arity(call.command),

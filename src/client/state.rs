@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::access;
 use super::hub::Hub;
-use super::registry::Entry;
+use super::registry::{Entry, Subscribed, Tracks};
+use super::tracking::Tracked;
 use super::transaction::{Block, Watchlist};
+use crate::command::{Call, flags};
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
+use crate::pubsub::{Listens, Mailbox, Space, Subscriptions};
 use crate::resp::Trust;
 
 /// Whether replies are sent (`CLIENT REPLY`).
@@ -24,7 +27,7 @@ pub enum Replies {
     SkipNext,
 }
 
-/// What a connection is there for. Subscriptions are to be a further mode.
+/// What a connection is there for.
 #[derive(Debug, Default)]
 pub enum Mode {
     /// Requests are answered as they come.
@@ -32,6 +35,16 @@ pub enum Mode {
     Normal,
     /// Requests wait for EXEC.
     Queueing(Box<Block>),
+}
+
+impl Mode {
+    /// The commands that wait for EXEC.
+    pub fn queued(&self) -> &[Call] {
+        match self {
+            Self::Normal => &[],
+            Self::Queueing(block) => block.calls(),
+        }
+    }
 }
 
 /// Whether the client may be evicted for its memory (`CLIENT NO-EVICT`).
@@ -71,6 +84,10 @@ pub struct Client {
     pub mode: Mode,
     /// The keys that the next EXEC must find unchanged.
     pub watched: Watchlist,
+    /// What it is subscribed to, if it ever was to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// What it is told of changes, if it asked for that.
+    pub tracked: Option<Box<Tracked>>,
 }
 
 impl Client {
@@ -84,6 +101,53 @@ impl Client {
             replies: Replies::default(),
             mode: Mode::default(),
             watched: Watchlist::default(),
+            subscriptions: None,
+            tracked: None,
+        }
+    }
+
+    /// Where its mail goes.
+    pub fn mailbox(&self, hub: &Hub) -> Arc<Mailbox> {
+        let bytes_max = hub.config().limits.output_buffer.as_usize();
+        Arc::clone(self.entry.mailbox(bytes_max))
+    }
+
+    /// Whether it is subscribed to anything.
+    pub fn listens(&self) -> Listens {
+        match &self.subscriptions {
+            Some(subscriptions) => subscriptions.listens(),
+            None => Listens::No,
+        }
+    }
+
+    /// Appends the mail that has come to `out`.
+    pub fn take_mail(&self, out: &mut BytesMut) {
+        if let Some(mailbox) = self.entry.mail() {
+            mailbox.take(self.protocol, self.listens(), out);
+        }
+    }
+
+    /// Called before `call` is answered in place.
+    pub fn note_command(&mut self, call: &Call) {
+        if let Some(tracked) = &mut self.tracked
+            && call.command.family() != "CLIENT"
+        {
+            tracked.after_command();
+        }
+    }
+
+    /// Called before `calls` run: if it keeps copies, it is told from now on
+    /// when one of the keys that they read changes.
+    pub fn remember_reads(&mut self, hub: &Hub, calls: &[Call]) {
+        let Some(tracked) = &mut self.tracked else {
+            return;
+        };
+        for call in calls {
+            if tracked.remembers() && call.command.flags.has(flags::READONLY) {
+                let names = call.key_indices().map(|index| call.request.arg(index));
+                hub.flow.broker().tracking().remember(self.entry.id, names);
+            }
+            tracked.after_command();
         }
     }
 
@@ -92,6 +156,7 @@ impl Client {
         Origin {
             db: self.db,
             protocol: self.protocol,
+            client: self.entry.id,
         }
     }
 
@@ -119,6 +184,16 @@ impl Client {
             Mode::Normal => None,
             Mode::Queueing(block) => Some(block.queued()),
         };
+        if let Some(subscriptions) = &self.subscriptions {
+            profile.subscribed = Subscribed {
+                channels: subscriptions.count(Space::Channel),
+                patterns: subscriptions.count(Space::Pattern),
+                shards: subscriptions.count(Space::Shard),
+            };
+        } else {
+            profile.subscribed = Subscribed::default();
+        }
+        profile.tracks = self.tracked.as_ref().map_or(Tracks::No, |t| t.shown());
         profile.user = match &self.user {
             Some(user) => Arc::clone(user),
             None => access::default_user(),

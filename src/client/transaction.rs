@@ -49,6 +49,11 @@ impl Block {
     pub fn queued(&self) -> usize {
         self.calls.len()
     }
+
+    /// The commands, in order.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
 }
 
 /// Whether `call` waits for EXEC, if its client is between MULTI and EXEC.
@@ -184,6 +189,7 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
         return (Reply::error(text), After::Continue);
     }
     let _held = hub.working().hold(block.bytes).await;
+    client.remember_reads(hub, &block.calls);
     let started = Instant::now();
     let mut run = Run {
         steps: place(client.db, &block.calls),
@@ -234,7 +240,7 @@ impl Run {
             let rest = &self.steps[from..];
             let flush = rest.iter().position(is_flush).map(|offset| from + offset);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, from, end).await {
+            match self.part(hub, client.entry.id, from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}
@@ -250,7 +256,7 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(&mut self, hub: &Hub, from: usize, end: usize) -> Result<(), Reply> {
+    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };
@@ -268,7 +274,7 @@ impl Run {
         if !unit.is_empty() || !self.watched.is_empty() {
             let steps = unit.iter().map(|index| self.steps[*index].clone());
             let watched = std::mem::take(&mut self.watched);
-            let replies = hub.flow.transact(steps.collect(), watched).await?;
+            let replies = hub.flow.transact(steps.collect(), watched, client).await?;
             // A watched key has changed.
             let replies = replies.ok_or(Reply::NullArray)?;
             for (index, reply) in unit.iter().zip(replies) {

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::{Attempt, Job};
-use super::{Answer, Fence, Phase, Refusal, Seen, Step, Unit};
+use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal, Seen, Step, Unit};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
 use crate::engine::{self, Need, Workspace, replay};
-use crate::model::{Effect, Generation, Key, UnixMs, Value, Version};
+use crate::model::{Effect, Event, EventClasses, Generation, Key, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
     Written,
@@ -39,6 +39,7 @@ pub(super) struct Prepared {
     pub(super) replies: Vec<Answer>,
     changed: Vec<(Key, Effect, Version)>,
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
     now: UnixMs,
 }
 
@@ -46,6 +47,24 @@ impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
         self.changed.is_empty()
+    }
+
+    /// Tells what was committed. Called in the order of commits.
+    pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
+        audience.hear_events(&self.events);
+        if self.changed.is_empty() || !audience.wants_changes() {
+            return;
+        }
+        let authors = authors(jobs);
+        let told: Vec<Heard<'_>> = self
+            .changed
+            .iter()
+            .map(|(key, ..)| Heard {
+                key,
+                author: authors.get(key).copied().flatten(),
+            })
+            .collect();
+        audience.hear_changes(&told);
     }
 
     /// The keys that were begun in the cache.
@@ -94,6 +113,7 @@ impl Prepared {
 
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
+        self.events.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
@@ -167,6 +187,7 @@ struct Plan {
     contents: Vec<Option<i64>>,
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
     /// Keys without a row, not changed, that must not come to be meanwhile.
     held: Vec<Key>,
     now: UnixMs,
@@ -302,6 +323,7 @@ impl<'a> Batch<'a> {
             replies: plan.replies,
             changed,
             seen: plan.seen,
+            events: plan.events,
             now: plan.now,
         }
     }
@@ -469,10 +491,19 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 /// the batch are locked, so that every transaction takes its locks in key order.
 pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+    // Whether a key is new is known only if it is looked for.
+    let looks_for_keys = jobs
+        .iter()
+        .any(|job| job.events.contains(EventClasses::NEW));
     for unit in units(jobs) {
         for Step { db, call } in &unit.steps {
             for (key, need) in engine::needs(call, *db) {
                 needs.entry(key).or_default().add(need);
+            }
+            if looks_for_keys {
+                for key in call.keys(*db) {
+                    needs.entry(key).or_default();
+                }
             }
         }
         for (key, _) in &unit.watched {
@@ -508,8 +539,12 @@ fn run(
     now: UnixMs,
 ) -> Plan {
     let known: Known<'_> = requests.iter().map(|r| &r.key).zip(locked).collect();
+    let mut events = None;
+    if jobs.iter().any(|job| job.events.is_active()) {
+        events = Some(Vec::new());
+    }
     let replies: Vec<Answer> = units(jobs)
-        .map(|unit| run_unit(unit, &mut workspace, &known, now))
+        .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
         .collect();
     let is_short = workspace.is_short();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
@@ -541,13 +576,35 @@ fn run(
         changes,
         contents,
         seen,
+        events: events.unwrap_or_default(),
         held,
         now,
         is_short,
     }
 }
 
-fn run_unit(unit: &Unit, workspace: &mut Workspace, known: &Known<'_>, now: UnixMs) -> Answer {
+/// The client that changed each key; none where it may have been several.
+fn authors(jobs: &[Job]) -> AHashMap<Key, Option<u64>> {
+    let mut authors: AHashMap<Key, Option<u64>> = AHashMap::new();
+    for unit in units(jobs) {
+        let author = (unit.client != 0).then_some(unit.client);
+        for key in unit.steps.iter().flat_map(|s| s.call.keys(s.db)) {
+            authors
+                .entry(key)
+                .and_modify(|known| *known = (*known).filter(|_| *known == author))
+                .or_insert(author);
+        }
+    }
+    authors
+}
+
+fn run_unit(
+    unit: &Unit,
+    workspace: &mut Workspace,
+    known: &Known<'_>,
+    now: UnixMs,
+    mut events: Option<&mut Vec<Event>>,
+) -> Answer {
     let holds = |(key, seen): &(Key, Seen)| {
         // A unit before it in this very batch counts as any other writer.
         workspace.effect(key).is_none() && known.get(key).is_some_and(|locked| seen.holds(locked))
@@ -555,7 +612,10 @@ fn run_unit(unit: &Unit, workspace: &mut Workspace, known: &Known<'_>, now: Unix
     unit.watched.iter().all(holds).then(|| {
         let replies = unit.steps.iter();
         replies
-            .map(|Step { db, call }| engine::execute(call, *db, workspace, now))
+            .map(|Step { db, call }| match &mut events {
+                Some(events) => engine::execute_telling(call, *db, workspace, now, events),
+                None => engine::execute(call, *db, workspace, now),
+            })
             .collect()
     })
 }

@@ -14,10 +14,10 @@ use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
-use super::{Answer, Fence, Phase, Refusal, Unit};
+use super::{Answer, Audience, Fence, Phase, Refusal, Unit};
 use crate::cache::Cache;
 use crate::config;
-use crate::model::Version;
+use crate::model::{EventClasses, Version};
 use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -41,6 +41,8 @@ const FENCE_MAX: Duration = Duration::from_secs(30);
 pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
+    /// The classes of events that are wanted of them.
+    pub(super) events: EventClasses,
     answer: oneshot::Sender<Result<Vec<Answer>, Refusal>>,
     /// Its share of the lane's bounds, given back when it is answered.
     _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
@@ -62,6 +64,7 @@ pub struct Lane {
     bytes_max: u32,
     progress: Arc<Progress>,
     in_flight: Arc<AtomicUsize>,
+    audience: Arc<dyn Audience>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -92,6 +95,7 @@ impl Lane {
         cache: Arc<Cache>,
         fence: Arc<Fence>,
         settings: &config::Commit,
+        audience: Arc<dyn Audience>,
     ) -> Arc<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
         let progress = Arc::new(Progress {
@@ -132,6 +136,7 @@ impl Lane {
             progress: Arc::clone(&progress),
             unknown_timeout: settings.unknown_timeout,
             numbers,
+            audience: Arc::clone(&audience),
         };
         tokio::spawn(gatherer.run(gathered));
         tokio::spawn(worker.run());
@@ -143,6 +148,7 @@ impl Lane {
             bytes_max,
             progress,
             in_flight,
+            audience,
         })
     }
 
@@ -170,6 +176,7 @@ impl Lane {
             .send(Job {
                 units,
                 bytes,
+                events: self.audience.event_classes(),
                 answer,
                 _room: Some(room),
             })
@@ -245,6 +252,7 @@ struct Worker {
     progress: Arc<Progress>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
+    audience: Arc<dyn Audience>,
 }
 
 impl Worker {
@@ -294,6 +302,7 @@ impl Worker {
                 let single = vec![Job {
                     units: vec![unit.clone()],
                     bytes: 0,
+                    events: job.events,
                     answer,
                     _room: None,
                 }];
@@ -567,6 +576,7 @@ impl Worker {
             }
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
+                prepared.announce(&jobs, &*self.audience);
                 let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else {
                     return;
                 };
@@ -589,6 +599,7 @@ impl Worker {
     fn resolve_later(&self, prepared: Prepared) {
         let store = Arc::clone(&self.store);
         let telling = self.telling();
+        let audience = Arc::clone(&self.audience);
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
             tracing::warn!(attempt = ?prepared.attempt, ?found, "the unanswered COMMIT is resolved");
@@ -605,6 +616,7 @@ impl Worker {
                     return telling.progress.finish(prepared.number);
                 }
             };
+            prepared.announce(&[], &*audience);
             telling.tell_and_answer(prepared, Vec::new()).await;
         });
     }

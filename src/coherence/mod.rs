@@ -1,5 +1,6 @@
 //! The only place where store and cache meet.
 
+mod audience;
 mod batch;
 mod fence;
 mod gather;
@@ -12,6 +13,7 @@ mod refusal;
 mod sweep;
 mod unit;
 
+pub use audience::{Audience, Change};
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::Lane;

@@ -23,6 +23,8 @@ pub struct Unit {
     pub steps: SmallVec<[Step; 1]>,
     /// Keys that must be as they were seen, or nothing is done.
     pub watched: Vec<(Key, Seen)>,
+    /// The client that sent them; 0: none.
+    pub client: u64,
 }
 
 /// What a unit came to: a reply for each step, or nothing was done because a
@@ -44,7 +46,13 @@ impl Unit {
         Self {
             steps: SmallVec::from_buf([Step { db, call }]),
             watched: Vec::new(),
+            client: 0,
         }
+    }
+
+    /// The same, as sent by that client.
+    pub fn by(self, client: u64) -> Self {
+        Self { client, ..self }
     }
 
     /// Whether it came from MULTI and EXEC.

@@ -40,9 +40,9 @@ pub enum Class {
 
 /// Where a command's keys stand among its arguments.
 ///
-/// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`,
-/// `MIGRATE`, `GEORADIUS`: none of them served) keywords say where further
-/// keys are; only [`docs`] knows these, for `COMMAND GETKEYS`.
+/// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `MIGRATE`)
+/// keywords say where further keys are; only [`docs`] knows these, for `COMMAND GETKEYS`. Of
+/// `GEORADIUS` only the first key is told here; [`Call::key_indices`] knows the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// It names none.
@@ -147,7 +147,30 @@ impl Call {
         };
         let fixed = (fixed > 0).then_some(fixed);
         let last = last.min(count.saturating_sub(1));
-        fixed.into_iter().chain((first..=last).step_by(step))
+        let named = fixed.into_iter().chain((first..=last).step_by(step));
+        named.chain(self.stored_at())
+    }
+
+    /// Where `GEORADIUS` names the key that its result is put under: behind
+    /// `STORE` or `STOREDIST`, of several the last.
+    fn stored_at(&self) -> Option<usize> {
+        if !matches!(self.command.name, "GEORADIUS" | "GEORADIUSBYMEMBER") {
+            return None;
+        }
+        let is_store = |index: &usize| {
+            let arg = self.request.arg(*index);
+            args::is_word(arg, "STORE") || args::is_word(arg, "STOREDIST")
+        };
+        let mut found = None;
+        let mut index = 5;
+        while index + 1 < self.request.len() {
+            if is_store(&index) {
+                index += 1;
+                found = Some(index);
+            }
+            index += 1;
+        }
+        found
     }
 
     /// Where `STREAMS` stands among the options of `XREAD` and `XREADGROUP`.

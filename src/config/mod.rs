@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::EventClasses;
 use reader::Reader;
 
 const fn ms(n: u64) -> Duration {
@@ -259,6 +260,14 @@ section! {
 }
 
 section! {
+    /// `[notifications]`: what is told about keys.
+    Notifications = "notifications" {
+        /// Classes of events that are published, as in Redis's `notify-keyspace-events`.
+        keyspace_events: EventClasses = EventClasses::default() => live;
+    }
+}
+
+section! {
     /// `[admin]`: metrics and health over HTTP.
     Admin = "admin" {
         /// IP address and port; never encrypted, so keep it inside.
@@ -339,6 +348,8 @@ config! {
     fence: Fence,
     /// Bounds on clients.
     limits: Limits,
+    /// What is told about keys.
+    notifications: Notifications,
     /// Metrics and health.
     admin: Admin,
     /// What is logged.

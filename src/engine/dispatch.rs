@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, hash, hyperloglog, keyspace, lcs,
-    list, rdb, set, sets, sort, stream, string,
+    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog, keyspace, lcs,
+    list, rdb, set, sets, sort, stream, string, zset,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -34,12 +34,14 @@ impl Family {
 /// The commands of the data types beside strings, by name.
 static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
     let all = [
+        geo::COMMANDS,
         hash::COMMANDS,
         hyperloglog::COMMANDS,
         list::COMMANDS,
         sets::COMMANDS,
         sets::ALGEBRA,
         sort::COMMANDS,
+        zset::COMMANDS,
     ];
     let rows = all.iter().chain(stream::COMMANDS).copied().flatten();
     rows.map(|family| (family.name, family)).collect()

@@ -8,12 +8,15 @@
 mod bitfield;
 mod bits;
 mod dispatch;
+mod double;
 mod draw;
 mod encoding;
+mod events;
 mod expiry;
 mod first_key;
 mod float;
 mod footprint;
+mod geo;
 mod hash;
 mod hyperloglog;
 mod keyspace;
@@ -32,9 +35,11 @@ mod stream;
 mod string;
 mod timeout;
 mod workspace;
+mod zset;
 
 pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
+pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
 pub use timeout::Timeout;

@@ -37,6 +37,8 @@ pub struct Workspace {
     effects: AHashMap<Key, Effect>,
     wanted: Needs,
     is_short: bool,
+    /// Keys in the order of their changes, while that is asked for.
+    changed: Option<Vec<Key>>,
 }
 
 impl Workspace {
@@ -88,6 +90,26 @@ impl Workspace {
         std::mem::take(&mut self.wanted)
     }
 
+    /// From now on the keys that are changed are noted.
+    pub(super) fn begin_noting(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The keys that were changed since, in order, each once.
+    pub(super) fn end_noting(&mut self) -> Vec<Key> {
+        self.changed.take().unwrap_or_default()
+    }
+
+    /// The key has this effect now.
+    fn affect(&mut self, key: Key, effect: Effect) {
+        if let Some(changed) = &mut self.changed
+            && !changed.contains(&key)
+        {
+            changed.push(key.clone());
+        }
+        self.effects.insert(key, effect);
+    }
+
     /// The key as the next call sees it at `now`: `None` if it is not there.
     pub(super) fn live(&self, key: &Key, now: UnixMs) -> Result<Option<Live<'_>>, Refusal> {
         let live = match self.effects.get(key) {
@@ -126,12 +148,12 @@ impl Workspace {
             Some(end) if end <= now => Effect::Delete,
             _ => Effect::Whole(Entry { value, expires_at }),
         };
-        self.effects.insert(key, effect);
+        self.affect(key, effect);
     }
 
     /// The key, which is there, is gone.
     pub(super) fn delete(&mut self, key: Key) {
-        self.effects.insert(key, Effect::Delete);
+        self.affect(key, Effect::Delete);
     }
 
     /// The key, which is there, now ends at `expires_at`; an end that has
@@ -147,8 +169,10 @@ impl Workspace {
             self.delete(key);
             return Ok(());
         }
-        if let Some(Effect::Delta(entry)) = self.effects.get_mut(&key) {
-            entry.expires_at = expires_at;
+        if let Some(Effect::Delta(_)) = self.effects.get(&key)
+            && let Some(Effect::Delta(Entry { value, .. })) = self.effects.remove(&key)
+        {
+            self.affect(key, Effect::Delta(Entry { value, expires_at }));
             return Ok(());
         }
         let is_new = matches!(self.effects.get(&key), Some(Effect::Whole(_)));
@@ -156,9 +180,7 @@ impl Workspace {
         let known = known.filter(|value| is_new || matches!(value, Value::String(_)));
         match known.cloned() {
             Some(value) => self.put(key, value, expires_at, now),
-            None => {
-                self.effects.insert(key, Effect::Expiry(expires_at));
-            }
+            None => self.affect(key, Effect::Expiry(expires_at)),
         }
         Ok(())
     }
@@ -190,8 +212,9 @@ impl Workspace {
         let done = change(collection);
         let is_gone = collection.is_empty() && kind != Kind::Stream;
         match (&done, restore) {
-            (Ok(_), _) if is_gone => drop(self.effects.insert(key.clone(), Effect::Delete)),
-            (Ok(_), _) | (Err(_), Restore::Same) => {
+            (Ok(_), _) if is_gone => self.affect(key.clone(), Effect::Delete),
+            (Ok(_), _) => self.affect(key.clone(), effect),
+            (Err(_), Restore::Same) => {
                 self.effects.insert(key.clone(), effect);
             }
             (Err(_), Restore::Nothing) => {}

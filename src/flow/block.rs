@@ -19,6 +19,8 @@ impl Flow {
     /// one unit, if all `watched` keys are as they were seen; one reply each.
     /// `None`: one is not, and nothing was done.
     ///
+    /// `client` is the number of who sent it.
+    ///
     /// A block that only reads is answered from one state, like any other.
     ///
     /// # Errors
@@ -27,6 +29,7 @@ impl Flow {
         &self,
         steps: Vec<Step>,
         watched: Vec<(Key, Seen)>,
+        client: u64,
     ) -> Result<Option<Vec<Reply>>, Reply> {
         if watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
@@ -38,6 +41,7 @@ impl Flow {
         let unit = Unit {
             steps: kept.map(|(step, _)| step).collect(),
             watched,
+            client,
         };
         if unit.bytes() > UNIT_BYTES_MAX {
             return Err(Reply::error(

@@ -449,6 +449,44 @@ impl Collection {
         }
     }
 
+    /// The `count` members of a sorted set with the lowest scores, from the lowest
+    /// on; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn bottom(&self, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
+        self.ranked_run(self.ranked.iter(), count, |ranked| {
+            let end = self.known.lowest_up_to.as_ref();
+            end.is_some_and(|end| ranked <= end)
+        })
+    }
+
+    /// The `count` members of a sorted set with the highest scores, from the
+    /// highest on; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn top(&self, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
+        self.ranked_run(self.ranked.iter().rev(), count, |ranked| {
+            let start = self.known.highest_from.as_ref();
+            start.is_some_and(|start| ranked >= start)
+        })
+    }
+
+    fn ranked_run<'a>(
+        &self,
+        ranked: impl Iterator<Item = &'a Ranked>,
+        count: u64,
+        is_known: impl Fn(&Ranked) -> bool,
+    ) -> Result<Vec<&'a Ranked>, NotLoaded> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let found: Vec<&Ranked> = ranked.take(count).collect();
+        let is_known = self.known.whole
+            || self.ranked.len() as u64 == self.size
+            || found.len() == count && found.last().is_none_or(|last| is_known(last));
+        is_known.then_some(found).ok_or(NotLoaded)
+    }
+
     /// Notes how the cache repeats a change: needed for lists and streams, and
     /// for no other type.
     pub fn log(&mut self, command: CacheCommand) {
@@ -581,6 +619,9 @@ mod tests {
             &[("a", Some(1.0)), ("b", Some(2.0)), ("c", None)],
         );
         assert_eq!(zset.lowest().unwrap().unwrap().field, "a");
+        assert_eq!(zset.bottom(2).unwrap().len(), 2);
+        assert!(zset.bottom(3).is_err());
+        assert!(zset.top(1).is_err());
         let moved = Element {
             rank: 5.0,
             ..Element::default()

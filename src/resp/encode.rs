@@ -2,8 +2,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::number::format_double;
-use crate::model::{Protocol, Reply};
+use crate::model::{Protocol, Reply, format_double};
 
 /// Appends `reply` to `out`, as `protocol` writes it.
 pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
@@ -20,13 +19,8 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::MapOfPairs(pairs) => map_of_pairs(pairs, protocol, out),
         Reply::Set(items) => aggregate(resp3_kind(protocol, b'~'), items, protocol, out),
         Reply::Push(items) => aggregate(resp3_kind(protocol, b'>'), items, protocol, out),
-        Reply::Double(value) => {
-            let text = format_double(*value);
-            match protocol {
-                Protocol::Resp2 => bulk(b'$', text.as_bytes(), out),
-                Protocol::Resp3 => line(b',', text.as_bytes(), out),
-            }
-        }
+        Reply::Double(value) => decimal(format_double(*value).as_bytes(), protocol, out),
+        Reply::Decimal(text) => decimal(text, protocol, out),
         Reply::Boolean(value) => out.put_slice(match (protocol, value) {
             (Protocol::Resp2, true) => b":1\r\n",
             (Protocol::Resp2, false) => b":0\r\n",
@@ -175,6 +169,13 @@ fn map_of_pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut
     }
 }
 
+fn decimal(text: &[u8], protocol: Protocol, out: &mut BytesMut) {
+    match protocol {
+        Protocol::Resp2 => bulk(b'$', text, out),
+        Protocol::Resp3 => line(b',', text, out),
+    }
+}
+
 fn verbatim(format: [u8; 3], text: &[u8], protocol: Protocol, out: &mut BytesMut) {
     match protocol {
         Protocol::Resp2 => bulk(b'$', text, out),
@@ -238,6 +239,7 @@ mod tests {
             (Reply::Set(vec![item()]), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
             (Reply::Push(vec![item()]), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),
             (Reply::Double(1.5), "$3\r\n1.5\r\n", ",1.5\r\n"),
+            (Reply::Decimal("1.50".into()), "$4\r\n1.50\r\n", ",1.50\r\n"),
             (Reply::Boolean(true), ":1\r\n", "#t\r\n"),
             (
                 Reply::Verbatim(*b"txt", "hi".into()),

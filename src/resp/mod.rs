@@ -20,6 +20,6 @@ mod request;
 pub use encode::{append, encode};
 pub use error::{ProtocolError, RequestError};
 pub use inline::{Unbalanced, split};
-pub use number::{format_double, parse_integer};
+pub use number::parse_integer;
 pub use reply::{ReplyScanner, decode_reply, scan_reply};
 pub use request::{Decoder, Limits, Trust};

@@ -2,7 +2,7 @@
 //! which replies have no order of their own.
 
 use anyhow::{Context, Result, ensure};
-use freshet::model::{Collection, Key, Kind, Reply};
+use freshet::model::{Collection, Key, Kind, Reply, format_double};
 
 use super::support::client::{Client, Value};
 
@@ -12,10 +12,10 @@ const UNORDERED: &[&str] = &[
 ];
 
 /// Commands that Redis may answer in several parts.
-const SCANS: &[&str] = &["HSCAN", "SSCAN"];
+const SCANS: &[&str] = &["HSCAN", "SSCAN", "ZSCAN"];
 
 /// Commands that choose at random: only how much they reply can be compared.
-const RANDOM: &[&str] = &["HRANDFIELD", "SRANDMEMBER"];
+const RANDOM: &[&str] = &["HRANDFIELD", "SRANDMEMBER", "ZRANDMEMBER"];
 
 /// What Redis is sent instead of a command. A `PFCOUNT` of one key writes the count
 /// into the string there, which it is not to do here; of a key twice it does not.
@@ -78,6 +78,22 @@ pub fn same_choice(name: &str, arguments: &[Vec<u8>], reply: &Reply) -> Option<V
     }
     let command = [b"SREM".to_vec(), arguments[1].clone()];
     Some(command.into_iter().chain(chosen).collect())
+}
+
+/// Whether Redis leaves open what the call does. A range of members of several scores
+/// has no sense, and in a skip list is found from places that were drawn at random.
+pub fn is_open(name: &str, arguments: &[Vec<u8>], redis: &mut Client) -> Result<bool> {
+    let is_bylex = |argument: &Vec<u8>| argument.eq_ignore_ascii_case(b"BYLEX");
+    let source = usize::from(name == "ZRANGESTORE") + 1;
+    if arguments.len() <= source || !name.contains("LEX") && !arguments.iter().any(is_bylex) {
+        return Ok(false);
+    }
+    let key = &arguments[source][..];
+    let encoding = redis.call(&[&b"OBJECT"[..], b"ENCODING", key])?;
+    let scores = redis.call(&[&b"ZRANGE"[..], key, b"0", b"-1", b"WITHSCORES"])?;
+    let scores: Vec<Vec<u8>> = flat(&scores).into_iter().skip(1).step_by(2).collect();
+    let are_equal = scores.windows(2).all(|pair| pair[0] == pair[1]);
+    Ok(encoding.text().as_deref() == Some("skiplist") && !are_equal)
 }
 
 /// Whether two encoded replies to `name` are equal but for an order that is open.
@@ -156,15 +172,16 @@ pub fn same_as_redis(key: &Key, ours: &Collection, redis: &mut Client) -> Result
             .collect(),
         Kind::List => ours.present().map(|(_, e)| e.value.to_vec()).collect(),
         Kind::Set => ours.present().map(|(field, _)| field.to_vec()).collect(),
-        // Scores are compared in the replies; here the members in their order.
         Kind::SortedSet => ours
             .by_rank()?
-            .map(|ranked| ranked.field.to_vec())
+            .flat_map(|ranked| {
+                let score = format_double(ranked.rank).into_bytes();
+                [ranked.field.to_vec(), score]
+            })
             .collect(),
         Kind::String | Kind::Stream => return Ok(()),
     };
     match ours.kind() {
-        Kind::SortedSet => theirs = theirs.into_iter().step_by(2).collect(),
         Kind::Hash => {
             theirs = pairs_sorted(theirs);
             held = pairs_sorted(held);

@@ -19,7 +19,8 @@ pub const DATABASES_USED: u8 = 3;
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
 /// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `y` a pattern of
 /// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word, `j` a stream id, `l` one at the
-/// end of a range, `q` a group, `c` a consumer; anything in capitals is a
+/// end of a range, `q` a group, `c` a consumer, `zy` an end of a range of scores, `zx` one of members, `gc` a
+/// longitude, `gj` a latitude, `gq` a distance, `gu` its unit; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -124,7 +125,7 @@ const PATTERNS: &[&str] = &[
     "RESTORE k e p ?w",
     "OBJECT FREQ k",
     "OBJECT w k",
-    "MEMORY USAGE k SAMPLES x",
+    "MEMORY USAGE k SAMPLES w",
     "w k v",
     "LPUSH k",
     "XGROUP w k",
@@ -149,6 +150,10 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
         &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
     ),
     (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
+    (super::zset::PATTERNS, &[b"z1", b"z2", b"z3", b"z4"]),
+    (super::zset::COMBINED, &[b"z1", b"z2", b"z5", b"s1", b"s5"]),
+    (super::zset::LEX, &[b"zl1", b"zl2", b"zl3"]),
+    (super::geo::PATTERNS, &[b"g1", b"g2", b"g3"]),
 ];
 
 /// Fields of hashes, members of sets.
@@ -177,6 +182,51 @@ const MEMBERS: &[&[u8]] = &[
 /// Patterns to match members with.
 const GLOBS: &[&[u8]] = &[
     b"*", b"a*", b"?", b"[a-c]", b"*1*", b"", b"[^a]*", b"\\*", b"member",
+];
+
+/// Ends of ranges of scores.
+const SCORE_ENDS: &[&[u8]] = &[
+    b"0", b"1", b"2", b"3", b"(0", b"(1", b"(2", b"-1", b"-inf", b"+inf", b"(inf", b"(-inf",
+    b"1.5", b"(1e3", b"10", b"", b"(", b" 2", b"x", b"nan", b"1e400", b"2\x00x", b"1 ", b"0x2",
+];
+
+/// Ends of ranges of members.
+const MEMBER_ENDS: &[&[u8]] = &[
+    b"-", b"+", b"[a", b"(a", b"[b", b"(c", b"[e", b"(f", b"[", b"(", b"[1", b"(2", b"[member",
+    b"a", b"", b"+a", b"-\x00", b"[\x00", b"(\xff", b"(5", b"[aa",
+];
+
+/// Coordinates in degrees: longitudes, most of them latitudes too.
+const DEGREES: &[&[u8]] = &[
+    b"0",
+    b"13.361389",
+    b"38.115556",
+    b"-73.9857",
+    b"180",
+    b"-180",
+    b"179.9999",
+    b"-179.9999",
+    b"85.05112878",
+    b"-85.05112878",
+    b"85.06",
+    b"181",
+    b"66.5",
+    b"80.5",
+    b"-80.5",
+    b"1e-7",
+    b"x",
+    b"nan",
+];
+
+/// Distances.
+const DISTANCES: &[&[u8]] = &[
+    b"0", b"1", b"10", b"100", b"500", b"1000", b"2500", b"5000", b"10000", b"20000", b"0.5",
+    b"1e9", b"-1", b"x", b"inf", b"1e-3",
+];
+
+/// Units of distances.
+const UNITS: &[&[u8]] = &[
+    b"m", b"km", b"km", b"km", b"km", b"mi", b"ft", b"KM", b"Mi", b"x", b"kms",
 ];
 
 /// Scores of sorted sets.
@@ -524,6 +574,12 @@ impl Maker<'_> {
             "g" => self.one_of(GLOBS).to_vec(),
             "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
+            "zy" => self.one_of(SCORE_ENDS).to_vec(),
+            "zx" => self.one_of(MEMBER_ENDS).to_vec(),
+            "gc" => self.degrees(180.0),
+            "gj" => self.degrees(85.0),
+            "gq" => self.one_of(DISTANCES).to_vec(),
+            "gu" => self.one_of(UNITS).to_vec(),
             "v" => self.value(),
             "i" => self.one_of(INTEGERS).to_vec(),
             "e" => self.far_time(),
@@ -612,6 +668,19 @@ impl Maker<'_> {
             if number.is_none_or(|number| number <= 0 || number > 100_000_000) {
                 return text.to_vec();
             }
+        }
+    }
+
+    /// Mostly a place that no other has, so that the distances of two are not equal.
+    fn degrees(&mut self, max: f64) -> Vec<u8> {
+        match self.random.random_range(0..20) {
+            0 => self.one_of(DEGREES).to_vec(),
+            1..=9 => self.random.random_range(-max..max).to_string().into_bytes(),
+            _ => self
+                .random
+                .random_range(30.0..45.0)
+                .to_string()
+                .into_bytes(),
         }
     }
 

@@ -1,0 +1,58 @@
+//! Sorted sets: members in the order of their scores.
+//!
+//! `meta` says which of Redis's two encodings the set would have there, since
+//! clients see the difference: in a negative zero, in how `ZSCAN` writes scores.
+
+mod add;
+mod bounds;
+mod combine;
+mod members;
+mod pop;
+mod range;
+mod remove;
+mod sample;
+mod scores;
+
+pub(super) use add::{Rules, add, given};
+pub(super) use members::built;
+
+use super::dispatch::Family;
+use super::first_key::{element, elements, header, whole};
+
+pub(super) const COMMANDS: &[Family] = &[
+    Family::new("ZADD", add::needs, add::zadd),
+    Family::new("ZINCRBY", add::needs_of_increment, add::zincrby),
+    Family::new("ZREM", elements, remove::zrem),
+    Family::new("ZREMRANGEBYRANK", range::needs_by_rank, remove::by_rank),
+    Family::new("ZREMRANGEBYSCORE", whole, remove::by_score),
+    Family::new("ZREMRANGEBYLEX", whole, remove::by_lex),
+    Family::new("ZCARD", header, scores::zcard),
+    Family::new("ZCOUNT", whole, scores::zcount),
+    Family::new("ZLEXCOUNT", whole, scores::zlexcount),
+    Family::new("ZSCORE", element, scores::zscore),
+    Family::new("ZMSCORE", elements, scores::zmscore),
+    Family::new("ZRANK", whole, scores::zrank),
+    Family::new("ZREVRANK", whole, scores::zrevrank),
+    Family::new("ZRANGE", range::needs, range::zrange),
+    Family::new("ZREVRANGE", range::needs_by_rank_reversed, range::zrevrange),
+    Family::new("ZRANGEBYSCORE", whole, range::zrangebyscore),
+    Family::new("ZREVRANGEBYSCORE", whole, range::zrevrangebyscore),
+    Family::new("ZRANGEBYLEX", whole, range::zrangebylex),
+    Family::new("ZREVRANGEBYLEX", whole, range::zrevrangebylex),
+    Family::new("ZRANGESTORE", range::needs_of_store, range::zrangestore),
+    Family::new("ZPOPMIN", pop::needs_lowest, pop::zpopmin),
+    Family::new("ZPOPMAX", pop::needs_highest, pop::zpopmax),
+    Family::new("ZMPOP", pop::needs_of_several, pop::zmpop),
+    Family::new("BZPOPMIN", pop::needs_lowest_of_each, pop::bzpopmin),
+    Family::new("BZPOPMAX", pop::needs_highest_of_each, pop::bzpopmax),
+    Family::new("BZMPOP", pop::needs_of_several, pop::bzmpop),
+    Family::new("ZUNION", combine::needs, combine::zunion),
+    Family::new("ZINTER", combine::needs, combine::zinter),
+    Family::new("ZDIFF", combine::needs, combine::zdiff),
+    Family::new("ZINTERCARD", combine::needs, combine::zintercard),
+    Family::new("ZUNIONSTORE", combine::needs_of_store, combine::zunionstore),
+    Family::new("ZINTERSTORE", combine::needs_of_store, combine::zinterstore),
+    Family::new("ZDIFFSTORE", combine::needs_of_store, combine::zdiffstore),
+    Family::new("ZRANDMEMBER", sample::needs, sample::zrandmember),
+    Family::new("ZSCAN", whole, sample::zscan),
+];

@@ -1,0 +1,342 @@
+//! `ZRANGE` in all its forms.
+
+use bytes::Bytes;
+
+use super::bounds::{Order, Span, Unit};
+use super::members::{Shown, put};
+use crate::command::{Call, args};
+use crate::engine::dispatch::Run;
+use crate::engine::{Need, Needs, Refusal};
+use crate::model::{Collection, Db, Kind, NotLoaded, Ranked, Reply, Value};
+
+/// What a command's name says of its range; options may say the rest.
+#[derive(Clone, Copy)]
+struct Form {
+    /// Index of the key that is read.
+    source: usize,
+    unit: Option<Unit>,
+    order: Option<Order>,
+}
+
+impl Form {
+    const ANY: Self = Self {
+        source: 1,
+        unit: None,
+        order: None,
+    };
+
+    const fn fixed(unit: Unit, order: Order) -> Self {
+        Self {
+            source: 1,
+            unit: Some(unit),
+            order: Some(order),
+        }
+    }
+
+    fn is_stored(self) -> bool {
+        self.source != 1
+    }
+}
+
+/// What a call asks for.
+struct Query {
+    range: Asked,
+    order: Order,
+    /// So many are left out first; a negative number leaves all out.
+    offset: i64,
+    /// So many at most, if it is not negative.
+    limit: i64,
+    shown: Shown,
+}
+
+enum Asked {
+    Ranks { start: i64, end: i64 },
+    Span(Span),
+}
+
+/// The words behind the range.
+struct Options {
+    unit: Unit,
+    order: Order,
+    offset: i64,
+    limit: i64,
+    shown: Shown,
+}
+
+impl Options {
+    fn read(run: &Run<'_>, form: Form) -> Result<Self, Refusal> {
+        let (mut unit, mut order) = (form.unit, form.order);
+        let (mut offset, mut limit, mut shown) = (0, -1, Shown::Members);
+        let mut index = form.source + 3;
+        while index < run.len() {
+            if !form.is_stored() && run.is(index, "WITHSCORES") {
+                shown = Shown::WithScores;
+            } else if run.is(index, "LIMIT") && index + 2 < run.len() {
+                offset = run.integer(index + 1)?;
+                limit = run.integer(index + 2)?;
+                index += 2;
+            } else if order.is_none() && run.is(index, "REV") {
+                order = Some(Order::Descending);
+            } else if unit.is_none() && run.is(index, "BYLEX") {
+                unit = Some(Unit::Lex);
+            } else if unit.is_none() && run.is(index, "BYSCORE") {
+                unit = Some(Unit::Score);
+            } else {
+                return Err(Refusal::Syntax);
+            }
+            index += 1;
+        }
+        Ok(Self {
+            unit: unit.unwrap_or(Unit::Rank),
+            order: order.unwrap_or(Order::Ascending),
+            offset,
+            limit,
+            shown,
+        })
+    }
+}
+
+impl Query {
+    fn read(run: &Run<'_>, form: Form) -> Result<Self, Refusal> {
+        let options = Options::read(run, form)?;
+        if options.limit != -1 && options.unit == Unit::Rank {
+            return Err(Refusal::Other(
+                "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+            ));
+        }
+        if options.shown == Shown::WithScores && options.unit == Unit::Lex {
+            return Err(Refusal::Other(
+                "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
+            ));
+        }
+        let (one, two) = (form.source + 1, form.source + 2);
+        // The highest first, if the order is from high to low.
+        let (min, max) = match (options.unit, options.order) {
+            (Unit::Rank, _) | (_, Order::Ascending) => (one, two),
+            (_, Order::Descending) => (two, one),
+        };
+        let range = match options.unit {
+            Unit::Rank => Asked::Ranks {
+                start: run.integer(min)?,
+                end: run.integer(max)?,
+            },
+            Unit::Score => Asked::Span(Span::of_scores(run.arg(min), run.arg(max))?),
+            Unit::Lex => Asked::Span(Span::of_members(&run.arg_bytes(min), &run.arg_bytes(max))?),
+        };
+        Ok(Self {
+            range,
+            order: options.order,
+            offset: options.offset,
+            limit: options.limit,
+            shown: options.shown,
+        })
+    }
+
+    fn members<'a>(&self, zset: &'a Collection) -> Result<Vec<&'a Ranked>, NotLoaded> {
+        let span = match &self.range {
+            Asked::Ranks { start, end } => return ranks(zset, *start, *end, self.order),
+            Asked::Span(span) => span,
+        };
+        let all: Vec<&Ranked> = zset.by_rank()?.collect();
+        let mut found = all[span.select(&all, self.order)].to_vec();
+        if self.order == Order::Descending {
+            found.reverse();
+        }
+        let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        Ok(found.into_iter().skip(offset).take(limit).collect())
+    }
+}
+
+/// The members of these ranks, negative ones counted from the end, in this order.
+pub(super) fn ranks(
+    zset: &Collection,
+    start: i64,
+    end: i64,
+    order: Order,
+) -> Result<Vec<&Ranked>, NotLoaded> {
+    let len = i64::try_from(zset.len()).unwrap_or(i64::MAX);
+    let from_start = |rank: i64| {
+        if rank < 0 {
+            len.saturating_add(rank)
+        } else {
+            rank
+        }
+    };
+    let (start, end) = (from_start(start).max(0), from_start(end).min(len - 1));
+    if start > end {
+        return Ok(Vec::new());
+    }
+    // From the nearer end, which may be all that is known.
+    let (skipped, rest) = (start.unsigned_abs(), (len - 1 - end).unsigned_abs());
+    let count = (end - start + 1).unsigned_abs();
+    let far = |skipped: u64| skipped.saturating_add(count);
+    let cut = |members: Vec<_>, skipped: u64| members.into_iter().skip(skipped as usize).collect();
+    let backwards = |members: Vec<_>| members.into_iter().rev().collect();
+    match order {
+        Order::Ascending => match zset.bottom(far(skipped)) {
+            Ok(members) => Ok(cut(members, skipped)),
+            Err(NotLoaded) => Ok(backwards(cut(zset.top(far(rest))?, rest))),
+        },
+        Order::Descending => match zset.top(far(skipped)) {
+            Ok(members) => Ok(cut(members, skipped)),
+            Err(NotLoaded) => Ok(backwards(cut(zset.bottom(far(rest))?, rest))),
+        },
+    }
+}
+
+/// What a range of ranks needs, where `start` and `end` are arguments at 2 and 3: one
+/// end of the set, if both are counted from it.
+fn need_of_ranks(call: &Call, order: Order) -> Need {
+    let rank = |index| args::integer(call.request.arg(index));
+    let (Some(start), Some(end)) = (rank(2), rank(3)) else {
+        return Need::header();
+    };
+    let (is_from_bottom, count) = match (start, end) {
+        (0.., 0..) => (
+            order == Order::Ascending,
+            end.unsigned_abs().saturating_add(1),
+        ),
+        (..0, ..0) => (order == Order::Descending, start.unsigned_abs()),
+        _ => return Need::value(),
+    };
+    if is_from_bottom {
+        Need::lowest(count)
+    } else {
+        Need::highest(count)
+    }
+}
+
+fn of_first_key(call: &Call, db: Db, need: Need) -> Needs {
+    let keys = call.keys(db).take(1);
+    keys.map(|key| (key, need.clone())).collect()
+}
+
+pub(super) fn needs_by_rank(call: &Call, db: Db) -> Needs {
+    of_first_key(call, db, need_of_ranks(call, Order::Ascending))
+}
+
+pub(super) fn needs_by_rank_reversed(call: &Call, db: Db) -> Needs {
+    of_first_key(call, db, need_of_ranks(call, Order::Descending))
+}
+
+/// `ZRANGE`: what its options make of it.
+pub(super) fn needs(call: &Call, db: Db) -> Needs {
+    let has = |word| (4..call.request.len()).any(|at| args::is_word(call.request.arg(at), word));
+    let need = if has("BYSCORE") || has("BYLEX") {
+        Need::value()
+    } else if has("REV") {
+        need_of_ranks(call, Order::Descending)
+    } else {
+        need_of_ranks(call, Order::Ascending)
+    };
+    of_first_key(call, db, need)
+}
+
+/// The target's header, and all of the source.
+pub(super) fn needs_of_store(call: &Call, db: Db) -> Needs {
+    call.keys(db).zip([Need::header(), Need::value()]).collect()
+}
+
+fn range(run: &mut Run<'_>, form: Form) -> Result<Reply, Refusal> {
+    let query = Query::read(run, form)?;
+    let Some(zset) = run.collection(&run.key(form.source), Kind::SortedSet)? else {
+        return Ok(Reply::Array(Vec::new()));
+    };
+    Ok(query.shown.reply(query.members(zset)?))
+}
+
+pub(super) fn zrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::ANY)
+}
+
+pub(super) fn zrevrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::fixed(Unit::Rank, Order::Descending))
+}
+
+pub(super) fn zrangebyscore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::fixed(Unit::Score, Order::Ascending))
+}
+
+pub(super) fn zrevrangebyscore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::fixed(Unit::Score, Order::Descending))
+}
+
+pub(super) fn zrangebylex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::fixed(Unit::Lex, Order::Ascending))
+}
+
+pub(super) fn zrevrangebylex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    range(run, Form::fixed(Unit::Lex, Order::Descending))
+}
+
+pub(super) fn zrangestore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let form = Form {
+        source: 2,
+        ..Form::ANY
+    };
+    let query = Query::read(run, form)?;
+    let members: Vec<(Bytes, f64)> = match run.collection(&run.key(2), Kind::SortedSet)? {
+        Some(zset) => {
+            let found = query.members(zset)?.into_iter();
+            found.map(|m| (m.field.clone(), m.rank)).collect()
+        }
+        None => Vec::new(),
+    };
+    let mut stored = Collection::new(Kind::SortedSet);
+    // One by one: the encoding changes on the way, as in Redis.
+    for (member, score) in members {
+        put(&mut stored, member, score)?;
+    }
+    store(run, stored)
+}
+
+/// Puts `stored` under the first argument's key, whatever was there; an empty
+/// one deletes it. The reply is its size.
+pub(super) fn store(run: &mut Run<'_>, stored: Collection) -> Result<Reply, Refusal> {
+    let target = run.key(1);
+    let count = stored.len();
+    if count > 0 {
+        let value = Value::Collection(Box::new(stored));
+        run.workspace.put(target, value, None, run.now);
+    } else if run.live(&target)?.is_some() {
+        run.workspace.delete(target);
+    }
+    Ok(Reply::Integer(count as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::dispatch::testing::Session;
+
+    #[test]
+    fn ranges_by_rank_score_and_member() {
+        let mut s = Session::default();
+        s.text("ZADD z 1 a 2 b 3 c 4 d");
+        s.text("ZADD l 0 a 0 b 0 c");
+        for (line, reply) in [
+            ("ZRANGE z 1 2", "[\"b\" \"c\"]"),
+            ("ZRANGE z -2 -1", "[\"c\" \"d\"]"),
+            ("ZRANGE z 1 -2", "[\"b\" \"c\"]"),
+            ("ZRANGE z 0 1 REV", "[\"d\" \"c\"]"),
+            ("ZREVRANGE z -2 -1", "[\"b\" \"a\"]"),
+            ("ZRANGE z -100 0", "[\"a\"]"),
+            ("ZRANGE z 4 9", "[]"),
+            ("ZRANGE z (1 3 BYSCORE", "[\"b\" \"c\"]"),
+            ("ZRANGE z 3 (1 BYSCORE REV LIMIT 1 5", "[\"b\"]"),
+            (
+                "ZRANGEBYSCORE z -inf +inf LIMIT 1 -1",
+                "[\"b\" \"c\" \"d\"]",
+            ),
+            ("ZRANGEBYSCORE z -inf +inf LIMIT -1 2", "[]"),
+            ("ZRANGEBYLEX l [b +", "[\"b\" \"c\"]"),
+            ("ZREVRANGEBYLEX l (c -", "[\"b\" \"a\"]"),
+            ("ZRANGESTORE t z 1 2", ":2"),
+            ("ZRANGE t 0 -1", "[\"b\" \"c\"]"),
+            ("ZRANGESTORE t z 5 6", ":0"),
+            ("EXISTS t", ":0"),
+        ] {
+            assert_eq!(s.text(line), reply, "{line}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What is said of members: their scores, ranks and number.
+
+use super::bounds::{Order, Span};
+use crate::engine::Refusal;
+use crate::engine::dispatch::Run;
+use crate::model::{Collection, Kind, Ranked, Reply};
+
+pub(super) fn zcard(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let length = run.length(&run.key(1), Kind::SortedSet)?;
+    Ok(Reply::Integer(length as i64))
+}
+
+pub(super) fn zcount(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let span = Span::of_scores(run.arg(2), run.arg(3))?;
+    count(run, &span)
+}
+
+pub(super) fn zlexcount(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let span = Span::of_members(&run.arg_bytes(2), &run.arg_bytes(3))?;
+    count(run, &span)
+}
+
+fn count(run: &Run<'_>, span: &Span) -> Result<Reply, Refusal> {
+    let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
+        return Ok(Reply::Integer(0));
+    };
+    let all: Vec<&Ranked> = zset.by_rank()?.collect();
+    let count = span.select(&all, Order::Ascending).len();
+    Ok(Reply::Integer(count as i64))
+}
+
+pub(super) fn zscore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let zset = run.collection(&run.key(1), Kind::SortedSet)?;
+    score(zset, run.arg(2))
+}
+
+pub(super) fn zmscore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let zset = run.collection(&run.key(1), Kind::SortedSet)?;
+    let scores = (2..run.len()).map(|index| score(zset, run.arg(index)));
+    scores.collect::<Result<_, _>>().map(Reply::Array)
+}
+
+fn score(zset: Option<&Collection>, member: &[u8]) -> Result<Reply, Refusal> {
+    let Some(zset) = zset else {
+        return Ok(Reply::Null);
+    };
+    let found = zset.get(member)?;
+    Ok(found.map_or(Reply::Null, |element| Reply::Double(element.rank)))
+}
+
+pub(super) fn zrank(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    rank(run, Order::Ascending)
+}
+
+pub(super) fn zrevrank(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    rank(run, Order::Descending)
+}
+
+fn rank(run: &Run<'_>, order: Order) -> Result<Reply, Refusal> {
+    let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
+        return Ok(Reply::Null);
+    };
+    let member = run.arg(2);
+    let is_it = |ranked: &Ranked| ranked.field == member;
+    let mut all = zset.by_rank()?;
+    let rank = match order {
+        _ if zset.get(member)?.is_none() => None,
+        Order::Ascending => all.position(is_it),
+        Order::Descending => all.rev().position(is_it),
+    };
+    Ok(rank.map_or(Reply::Null, |rank| Reply::Integer(rank as i64)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::dispatch::testing::Session;
+
+    #[test]
+    fn scores_ranks_and_counts() {
+        let mut s = Session::default();
+        s.text("ZADD z 1 a 2 b 3 c");
+        for (line, reply) in [
+            ("ZCARD z", ":3"),
+            ("ZCARD none", ":0"),
+            ("ZCOUNT z (1 +inf", ":2"),
+            ("ZLEXCOUNT z - +", ":3"),
+            ("ZSCORE z b", "Double(2.0)"),
+            ("ZSCORE z x", "nil"),
+            ("ZMSCORE z a x", "[Double(1.0) nil]"),
+            ("ZMSCORE none a x", "[nil nil]"),
+            ("ZRANK z c", ":2"),
+            ("ZREVRANK z c", ":0"),
+            ("ZRANK z x", "nil"),
+            ("ZCOUNT z x 1", "-ERR min or max is not a float"),
+        ] {
+            assert_eq!(s.text(line), reply, "{line}");
+        }
+    }
+}
