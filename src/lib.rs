@@ -25,6 +25,7 @@ pub mod store;
 
 pub mod engine;
 
+pub mod acl;
 pub mod command;
 
 pub mod resp;

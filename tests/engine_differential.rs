@@ -271,13 +271,13 @@ impl Session {
     ) -> Result<()> {
         self.calls += 1;
         if let Ok(call) = &call
-            && call.command.name.starts_with("PF")
-            && call.keys(db).any(|key| self.is_cut_sketch(&key, workspace))
+            && collections::is_open(call.command.name, arguments, self.client(db, false)?)?
         {
             return Ok(());
         }
         if let Ok(call) = &call
-            && collections::is_open(call.command.name, arguments, self.client(db, false)?)?
+            && call.command.name.starts_with("PF")
+            && call.keys(db).any(|key| self.is_cut_sketch(&key, workspace))
         {
             return Ok(());
         }

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 #[rustfmt::skip]
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net",       &["client", "flow", "pubsub", "command", "resp", "model"]),
-    ("client",    &["flow", "pubsub", "command", "resp", "model"]),
+    ("client",    &["flow", "pubsub", "acl", "command", "resp", "model"]),
+    ("acl",       &["command", "model"]),
     ("flow",      &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
     ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),

@@ -315,9 +315,7 @@ fn filter(hub: &Hub, call: &Call) -> Result<Filter, Reply> {
 }
 
 fn check_user(hub: &Hub, name: &[u8]) -> Result<(), Reply> {
-    let config = hub.config();
-    let known = name == b"default" || config.auth.users.keys().any(|user| user.as_bytes() == name);
-    if known {
+    if hub.users.find(name).is_some() {
         return Ok(());
     }
     Err(error_with("ERR No such user '", name, "'"))

@@ -10,6 +10,7 @@ use super::pause::Pause;
 use super::registry::Registry;
 use super::slowlog::SlowLog;
 use super::stats::Stats;
+use super::users::Users;
 use crate::config::Config;
 use crate::flow::Flow;
 
@@ -24,6 +25,8 @@ pub struct Hub {
     pub registry: Registry,
     /// What was counted.
     pub stats: Stats,
+    /// Who may do what.
+    pub users: Users,
     /// What took long.
     pub slowlog: SlowLog,
     /// Whether clients wait.
@@ -102,6 +105,7 @@ impl Hub {
             flow,
             registry: Registry::default(),
             stats: Stats::default(),
+            users: Users::default(),
             slowlog: SlowLog::default(),
             pause: Pause::default(),
             run_id: (0..40)

@@ -7,7 +7,8 @@ use bytes::{Bytes, BytesMut};
 use super::hub::Hub;
 use super::state::Client;
 use super::{
-    access, clients, help, info, latency, operations, settings, subscribe, tracking, transaction,
+    access, acl, clients, help, info, latency, operations, settings, subscribe, tracking,
+    transaction,
 };
 use crate::command::{Call, Class, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
@@ -63,13 +64,14 @@ fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
             Bytes::from(format!("Redis ver. {}\n", access::REDIS_VERSION)),
         ),
         _ => match call.command.family() {
+            "ACL" if !is_help(call) => acl::answer(client, hub, call),
             "CLIENT" if !is_help(call) => clients::answer(client, hub, call),
             "CONFIG" if !is_help(call) => settings::answer(hub, call),
             "LATENCY" if !is_help(call) => latency::answer(hub, call),
             "SLOWLOG" if !is_help(call) => slowlog(hub, call),
             "COMMAND" => docs::reply(call),
             family if is_help(call) => help::reply(family).unwrap_or_else(syntax_error),
-            _ => operations::answer(client, hub, call),
+            _ => operations::answer(hub, call),
         },
     }
 }

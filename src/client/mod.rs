@@ -2,6 +2,7 @@
 //! what the server knows of itself, without the data path.
 
 mod access;
+mod acl;
 mod clients;
 mod help;
 mod hub;
@@ -19,6 +20,7 @@ mod stats;
 mod subscribe;
 mod tracking;
 mod transaction;
+mod users;
 
 pub use access::{REDIS_VERSION, admit};
 pub use hub::Hub;
@@ -30,3 +32,4 @@ pub use state::{Client, Eviction, Library, Mode, Replies};
 pub use stats::Stats;
 pub use tracking::Tracked;
 pub use transaction::{Block, Watchlist, queue, refused, waits};
+pub use users::{Account, Users};

@@ -9,6 +9,7 @@ use super::hub::Hub;
 use super::registry::{Entry, Subscribed, Tracks};
 use super::tracking::Tracked;
 use super::transaction::{Block, Watchlist};
+use super::users::Account;
 use crate::command::{Call, flags};
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
@@ -77,7 +78,7 @@ pub struct Client {
     /// The protocol in which it is answered.
     pub protocol: Protocol,
     /// Who it is, once it has authenticated, or need not.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Arc<Account>>,
     /// Whether it is answered.
     pub replies: Replies,
     /// What it is there for.
@@ -97,7 +98,7 @@ impl Client {
             entry,
             db: Db::default(),
             protocol: Protocol::default(),
-            user: access::initial_user(&hub.config().auth),
+            user: access::initial_user(hub),
             replies: Replies::default(),
             mode: Mode::default(),
             watched: Watchlist::default(),
@@ -195,7 +196,7 @@ impl Client {
         }
         profile.tracks = self.tracked.as_ref().map_or(Tracks::No, |t| t.shown());
         profile.user = match &self.user {
-            Some(user) => Arc::clone(user),
+            Some(user) => Arc::clone(&user.name),
             None => access::default_user(),
         };
     }

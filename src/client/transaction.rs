@@ -15,6 +15,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::access::admit_again;
 use super::hub::Hub;
 use super::local::{self, After};
 use super::state::{Client, Mode, Replies};
@@ -191,10 +192,15 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
     let _held = hub.working().hold(block.bytes).await;
     client.remember_reads(hub, &block.calls);
     let started = Instant::now();
+    let replies: Vec<Option<Reply>> = block
+        .calls
+        .iter()
+        .map(|call| admit_again(client, hub, call))
+        .collect();
     let mut run = Run {
-        steps: place(client.db, &block.calls),
+        steps: place(client.db, &block.calls, &replies),
         watched: watched.keys.into_iter().collect(),
-        replies: vec![None; block.calls.len()],
+        replies,
         out: BytesMut::from(format!("*{}\r\n", block.calls.len()).as_bytes()),
         after: After::Continue,
     };
@@ -209,15 +215,15 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
 }
 
 /// The database of each call: the last `SELECT` before it that will succeed says so.
-fn place(mut db: Db, calls: &[Call]) -> Vec<Step> {
-    let step = |call: &Call| {
-        if call.command.name == "SELECT" {
+fn place(mut db: Db, calls: &[Call], refused: &[Option<Reply>]) -> Vec<Step> {
+    let step = |(call, refused): (&Call, &Option<Reply>)| {
+        if call.command.name == "SELECT" && refused.is_none() {
             db = local::selected(call).unwrap_or(db);
         }
         let call = call.clone();
         Step { db, call }
     };
-    calls.iter().map(step).collect()
+    calls.iter().zip(refused).map(step).collect()
 }
 
 /// A block being run.
@@ -236,9 +242,11 @@ impl Run {
     async fn all(&mut self, client: &mut Client, hub: &Hub) -> Result<(), Reply> {
         let mut from = 0;
         loop {
-            let is_flush = |step: &Step| step.call.command.class == Class::Flush;
-            let rest = &self.steps[from..];
-            let flush = rest.iter().position(is_flush).map(|offset| from + offset);
+            let is_flush = |index: &usize| {
+                let class = self.steps[*index].call.command.class;
+                class == Class::Flush && self.replies[*index].is_none()
+            };
+            let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
             match self.part(hub, client.entry.id, from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
@@ -261,9 +269,11 @@ impl Run {
             classes.contains(&self.steps[*index].call.command.class)
         };
         let unit: Vec<usize> = (from..end)
+            .filter(|index| self.replies[*index].is_none())
             .filter(|index| of_class(index, &[Class::Read, Class::Expiry, Class::Write]))
             .collect();
         let lists: Vec<usize> = (from..end)
+            .filter(|index| self.replies[*index].is_none())
             .filter(|index| of_class(index, &[Class::Keyspace]))
             .collect();
         let first_write = unit.iter().find(|index| of_class(index, &[Class::Write]));

@@ -71,6 +71,7 @@ impl Seen {
     /// Whether the key, under its row lock, is still as it was seen. One that
     /// was there and has expired since is not. Of one that was not there and has no
     /// row, the version says nothing: it is that of whatever was purged last.
+    /// (If it came and went by a flush since, it is as it was.)
     pub(super) fn holds(self, now: &Locked) -> bool {
         let is_present = now.loaded.content != Content::Absent;
         let is_same = now.loaded.version == self.version;

@@ -10,6 +10,7 @@ mod resolve;
 mod table;
 
 pub use flags::Flags;
+pub use getkeys::{Access, accessed};
 pub use resolve::{resolve, wrong_arity};
 pub use table::{TABLE, lookup};
 

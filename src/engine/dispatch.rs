@@ -367,7 +367,7 @@ pub(super) mod testing {
                 let items: Vec<String> = items.iter().map(show).collect();
                 format!("[{}]", items.join(" "))
             }
-            Reply::Map(pairs) => {
+            Reply::Map(pairs) | Reply::MapOfPairs(pairs) => {
                 let pairs: Vec<String> = pairs
                     .iter()
                     .map(|(k, v)| format!("{}={}", show(k), show(v)))

@@ -601,7 +601,7 @@ fn judge(request: Request, client: &mut Client, hub: &Hub) -> Verdict {
             return Verdict::Stop(Next::Refuse(Refusal { call: None, reply }));
         }
     };
-    if let Err(reply) = admit(client, &call) {
+    if let Err(reply) = admit(client, hub, &call) {
         let reply = refused(client, is_exec, reply);
         let call = Some(call);
         return Verdict::Stop(Next::Refuse(Refusal { call, reply }));

@@ -20,19 +20,19 @@ pub const PATTERNS: &[&str] = &[
     "XADD k j a v a v",
     "XADD k 3-* a v",
     "XADD k 7-* a v",
-    "XADD k 7-* f v",
-    "XADD k 7-* f 1",
-    "XADD k 7-* f 1",
+    "XADD k 7-* F v",
+    "XADD k 7-* F 1",
+    "XADD k 7-* F 1",
     "XADD k NOMKSTREAM j a v ?a ?v",
     "XADD k * a v",
-    "XADD k ?NOMKSTREAM MAXLEN n 7-* f v",
-    "XADD k MAXLEN = n 7-* f v",
-    "XADD k MAXLEN ~ n ?LIMIT ?n 7-* f v",
-    "XADD k MAXLEN ~ 5 7-* f v",
-    "XADD k MINID j ?NOMKSTREAM 7-* f v",
-    "XADD k MINID ~ j 7-* f v",
-    "XADD k MINID = j ?LIMIT ?i 7-* f v",
-    "XADD k MAXLEN i ?MINID ?j 7-* f v",
+    "XADD k ?NOMKSTREAM MAXLEN n 7-* F v",
+    "XADD k MAXLEN = n 7-* F v",
+    "XADD k MAXLEN ~ n ?LIMIT ?n 7-* F v",
+    "XADD k MAXLEN ~ 5 7-* F v",
+    "XADD k MINID j ?NOMKSTREAM 7-* F v",
+    "XADD k MINID ~ j 7-* F v",
+    "XADD k MINID = j ?LIMIT ?i 7-* F v",
+    "XADD k MAXLEN i ?MINID ?j 7-* F v",
     "XADD k w a v",
     "XADD k l a v",
     "XLEN k",
@@ -131,7 +131,7 @@ pub const BOUNDS: &[&[u8]] = &[
     b"(0-0",
     b"3",
     b"7",
-    b"7-18446744073709551615",
+    b"6-18446744073709551615",
     b"18446744073709551615",
     b"18446744073709551615-18446744073709551615",
     b"18446744073709551616-0",
@@ -193,7 +193,7 @@ const TOLERANCE_MS: i64 = 2_000;
 /// Whether two encoded replies are equal but for times, which are Redis's and ours.
 pub fn equal_but_for_times(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
     let tells_times = matches!(name, "XPENDING" | "XINFO|STREAM" | "XINFO|CONSUMERS");
-    tells_times && are_close(ours, theirs, &[])
+    tells_times && are_close(ours, theirs, BLOCKS)
 }
 
 /// A time stands behind its name, or before the number of deliveries. The
@@ -248,11 +248,15 @@ fn told(key: &Key, stream: &Collection) -> Result<BytesMut> {
 
 /// Fails unless Redis holds the same stream under `key`, its groups and what is pending included.
 pub fn same_as_redis(key: &Key, stream: &Collection, redis: &mut Client) -> Result<()> {
-    compare(key, stream, &key.name, redis, &[])
+    compare(key, stream, &key.name, redis, BLOCKS)
 }
 
-/// In the cache the entries stand in other blocks.
+/// In which blocks entries stand is Redis's own business: there a trim can leave
+/// an empty block behind, and one that was not full is filled up later.
 const BLOCKS: &[&[u8]] = &[b"radix-tree-keys", b"radix-tree-nodes"];
+
+/// In the cache a consumer was seen last when it was made there.
+const OPEN_IN_CACHE: &[&[u8]] = &[b"radix-tree-keys", b"radix-tree-nodes", b"seen-time"];
 
 fn compare(
     key: &Key,
@@ -315,5 +319,5 @@ pub fn same_in_cache(
             .ok(&sent)
             .with_context(|| format!("in the cache: {}", show(&sent)))?;
     }
-    compare(key, stream, &name, cache, BLOCKS).context("in the cache")
+    compare(key, stream, &name, cache, OPEN_IN_CACHE).context("in the cache")
 }

@@ -4,9 +4,9 @@ use crate::support::Stack;
 
 #[test]
 fn a_block_beyond_the_limit_is_refused_and_the_client_goes_on() {
-    let stack = Stack::start_with(&[("limits.query_buffer", "1MiB")], &[]).unwrap();
+    let stack = Stack::start_with(&[("limits.query_buffer", "1MB")], &[]).unwrap();
     let mut client = stack.client().unwrap();
-    let value = "x".repeat(300 * 1024);
+    let value = "x".repeat(300_000);
     client.ok(&["MULTI"]).unwrap();
     for _ in 0..3 {
         client.ok(&["SET", "key", &value]).unwrap();
@@ -20,9 +20,9 @@ fn a_block_beyond_the_limit_is_refused_and_the_client_goes_on() {
 
 #[test]
 fn what_waits_for_exec_is_bounded_for_all_clients_together() {
-    let settings = [("limits.requests_in_flight_bytes", "1MiB")];
+    let settings = [("limits.requests_in_flight_bytes", "1MB")];
     let stack = Stack::start_with(&settings, &[]).unwrap();
-    let value = "x".repeat(200 * 1024);
+    let value = "x".repeat(200_000);
     let mut clients: Vec<_> = (0..8).map(|_| stack.client().unwrap()).collect();
     let mut refused = 0;
     for client in &mut clients {

@@ -194,7 +194,7 @@ impl<'a> Counter<'a> {
     /// What a group that had read so many has read once it gets the entry `id`.
     fn after_reading(&self, read: Option<u64>, id: Id) -> Result<Option<u64>, NotLoaded> {
         match read {
-            Some(read) if !self.has_gap_from(id) => Ok(Some(read.wrapping_add(1))),
+            Some(read) if !self.has_gap_from(id)? => Ok(Some(read.wrapping_add(1))),
             read if self.header.added == 0 => Ok(read),
             _ => self.up_to(id),
         }
@@ -207,16 +207,20 @@ impl<'a> Counter<'a> {
             return Ok(Some(0));
         }
         let read = match group.read {
-            Some(read) if !self.has_gap_from(group.last) => Some(read),
+            Some(read) if !self.has_gap_from(group.last)? => Some(read),
             _ => self.up_to(group.last)?,
         };
         Ok(read.map(|read| added.wrapping_sub(read)))
     }
 
-    /// Whether an entry at or above `id` was deleted.
-    fn has_gap_from(&self, id: Id) -> bool {
+    /// Whether an entry at or above `id` was deleted that had others before it.
+    fn has_gap_from(&self, id: Id) -> Result<bool, NotLoaded> {
         let highest = self.header.max_deleted;
-        !self.stream.is_empty() && !highest.is_zero() && id <= highest
+        if highest.is_zero() || id > highest {
+            return Ok(false);
+        }
+        let first = state::first_entry(self.stream)?;
+        Ok(first.is_some_and(|(first, _)| first <= highest))
     }
 
     /// How many come up to `id`; `None` where deletions leave that open.
