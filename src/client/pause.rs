@@ -35,10 +35,10 @@ struct Running {
 /// Whether a pause of writes is for this call: also for those that replicas
 /// would hear of, though they change no key.
 fn may_write(call: &Call) -> bool {
-    let is_told = match call.command.name {
-        "PUBLISH" | "SPUBLISH" | "PFCOUNT" | "EVAL" | "EVALSHA" | "FCALL" => true,
-        _ => false,
-    };
+    let is_told = matches!(
+        call.command.name,
+        "PUBLISH" | "SPUBLISH" | "PFCOUNT" | "EVAL" | "EVALSHA" | "FCALL"
+    );
     is_told || call.command.flags.has(flags::WRITE)
 }
 

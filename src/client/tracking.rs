@@ -1,6 +1,7 @@
 //! `CLIENT TRACKING` and its like: caches in clients.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +14,9 @@ use crate::command::args::is_word;
 use crate::model::Reply;
 use crate::pubsub::{Broker, Mode, Options, OwnChanges};
 use crate::resp::parse_integer;
+
+/// How long the first moments of a connection to Redis are waited for.
+const CONNECTION_MAX: Duration = Duration::from_secs(2);
 
 /// What a client asked to be told; it is told no more when this is dropped.
 pub struct Tracked {
@@ -299,6 +303,7 @@ async fn switch(client: &mut Client, hub: &Hub, call: &Call) -> Result<(), Reply
         prefixes,
         redirect,
     };
+    broker.await_open(CONNECTION_MAX).await;
     broker
         .tracking()
         .begin(id, client.mailbox(hub), client.protocol, options);

@@ -242,6 +242,13 @@ impl Broker {
         }
     }
 
+    /// Waits until there is a connection, for so long.
+    pub async fn await_open(&self, limit: Duration) {
+        let mut ready = self.ready.subscribe();
+        // Whoever calls goes on without one, too.
+        let _ = tokio::time::timeout(limit, ready.wait_for(|ready| *ready)).await;
+    }
+
     /// Subscribes a client to `names`; returns when Redis has confirmed, or
     /// with nothing changed.
     pub(super) async fn subscribe(
@@ -350,13 +357,6 @@ impl Broker {
         self.more.notified().await;
     }
 
-    /// Asks for a sign of life.
-    pub(super) fn ping(&self) {
-        let mut state = self.lock();
-        state.wire.send_words(&[b"PING"], Due::Nobody);
-        self.note_room(&state);
-    }
-
     /// Hands a message to those who wait for it; `rest` is where its third item begins.
     pub(super) fn deliver(&self, space: Space, name: &[u8], push: &[u8], rest: usize) {
         if space == Space::Shard && is_reserved(name) {
@@ -375,7 +375,9 @@ impl Broker {
                 // A client that has gone does not want its answer.
                 let _ = client.send(Ok(reply));
             }
-            Due::Curious | Due::Changes(_) | Due::Asked => self.hear_count(&due, &reply),
+            Due::Curious | Due::Changes(_) | Due::Asked | Due::Proxies => {
+                self.hear_count(&due, &reply)
+            }
             Due::Nobody | Due::Confirmations(..) => {}
         }
         let state = self.lock();

@@ -61,6 +61,8 @@ pub(super) struct Peers {
     informed: watch::Sender<bool>,
     /// A connection was lost since they last did.
     renews: bool,
+    /// Proxies on this Redis when they were last counted.
+    count: i64,
 }
 
 impl Default for Peers {
@@ -73,6 +75,7 @@ impl Default for Peers {
             answers: 0,
             informed: watch::Sender::new(false),
             renews: false,
+            count: 0,
         }
     }
 }
@@ -84,6 +87,7 @@ impl Peers {
         self.listens = false;
         self.asked = None;
         self.answers = 0;
+        self.count = 0;
         self.informed.send_replace(false);
     }
 
@@ -131,7 +135,7 @@ impl Broker {
 
     /// Sees to it that changes of all proxies are heard of, before the first
     /// tracking client is told that it may keep copies. Without a connection
-    /// there is nothing to wait for: when it comes, all copies are forgotten.
+    /// (for so long) there is nothing to wait for: when it comes, all copies are forgotten.
     pub async fn begin_tracking(&self) {
         let mut informed = {
             let mut state = self.lock();
@@ -166,6 +170,19 @@ impl Broker {
         }
     }
 
+    /// Asks for a sign of life, and whether all proxies are still there.
+    pub(super) fn ping(&self) {
+        let mut state = self.lock();
+        let State { wire, peers, .. } = &mut *state;
+        if peers.listens {
+            let question: [&[u8]; 3] = [b"PUBSUB", b"SHARDNUMSUB", CONTROL];
+            wire.send_words(&question, Due::Proxies);
+        } else {
+            wire.send_words(&[b"PING"], Due::Nobody);
+        }
+        self.note_room(&state);
+    }
+
     /// A message of another proxy, or of this one.
     pub(super) fn hear(&self, channel: &[u8], payload: &[u8]) {
         let Some((token, [kind, rest @ ..])) = payload.split_at_checked(self.token.len()) else {
@@ -173,9 +190,9 @@ impl Broker {
         };
         let is_own = token == self.token.as_bytes();
         if channel == CHANGES {
-            match kind {
+            match *kind {
                 _ if is_own => {}
-                &KEYS => self.tracking().changed(keys(rest).map(|key| (key, None))),
+                KEYS => self.tracking().changed(keys(rest).map(|key| (key, None))),
                 _ => self.tracking().forget_all(),
             }
             return;
@@ -183,19 +200,19 @@ impl Broker {
         let mut state = self.lock();
         let State { wire, peers, .. } = &mut *state;
         let mut missed = false;
-        match kind {
-            &QUESTION if is_own => {
+        match *kind {
+            QUESTION if is_own => {
                 peers.answers += 1;
                 missed = peers.check_answers();
             }
-            &QUESTION => {
+            QUESTION => {
                 peers.curiosity = Curiosity::Yes;
                 let mut answer = self.message(ANSWER);
                 answer.put_slice(token);
                 wire.send_words(&[b"SPUBLISH", CONTROL, &answer], Due::Nobody);
                 self.note_room(&state);
             }
-            &ANSWER if rest == self.token.as_bytes() => {
+            ANSWER if rest == self.token.as_bytes() => {
                 peers.answers += 1;
                 missed = peers.check_answers();
             }
@@ -225,6 +242,15 @@ impl Broker {
             }
             (Due::Changes(own), Reply::Integer(receivers)) if receivers <= own => {
                 peers.curiosity = Curiosity::No;
+            }
+            (Due::Proxies, Reply::Array(items)) => {
+                let count = match items.last() {
+                    Some(Reply::Integer(count)) => *count,
+                    _ => 0,
+                };
+                // One that is gone may have died behind a commit that it told nobody of.
+                missed = peers.listens && count < peers.count;
+                peers.count = count;
             }
             (Due::Asked, Reply::Integer(receivers)) => {
                 peers.asked = Some(*receivers);

@@ -46,6 +46,8 @@ pub(super) enum Due {
     Changes(i64),
     /// This proxy: how many proxies were asked to tell of changes.
     Asked,
+    /// This proxy: how many proxies there are.
+    Proxies,
 }
 
 /// One connection's traffic. Numbers go on from connection to connection.
