@@ -63,7 +63,7 @@ const HISTORY_LEN: usize = 30;
 const ROUNDS_MAX: usize = 20;
 
 /// How many payloads of `DUMP` are kept.
-const PAYLOADS_MAX: usize = 24;
+const PAYLOADS_MAX: usize = 36;
 
 /// After so many calls every command has come up.
 const CALLS_FOR_ALL: usize = 8_000;
@@ -137,7 +137,7 @@ impl Session {
             random: StdRng::seed_from_u64(seed),
             connections,
             entries: BTreeMap::new(),
-            payloads: vec![b"\x00\x01a\x0a\x00".to_vec()],
+            payloads: rdb::OLD.iter().map(|payload| payload.to_vec()).collect(),
             history: VecDeque::new(),
             calls: 0,
             errors: 0,
@@ -312,10 +312,10 @@ impl Session {
         self.compare(db, name, arguments, &reply)
     }
 
-    /// Keeps what was dumped, for later `RESTORE`s.
+    /// Keeps what was dumped, for later `RESTORE`s, behind the old ones.
     fn keep_payload(&mut self, payload: &[u8]) {
         self.payloads.truncate(PAYLOADS_MAX);
-        self.payloads.insert(0, payload.to_vec());
+        self.payloads.insert(rdb::OLD.len(), payload.to_vec());
     }
 
     fn compare(&mut self, db: Db, name: &str, arguments: &Arguments, reply: &Reply) -> Result<()> {

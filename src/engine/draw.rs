@@ -53,7 +53,7 @@ impl Draw {
     }
 
     /// The elements drawn from `collection`.
-    pub fn from(self, collection: &Collection) -> Result<Vec<(&Bytes, &Element)>, Refusal> {
+    pub fn from(self, collection: &Collection) -> Result<Vec<Drawn<'_>>, Refusal> {
         match self {
             Self::Distinct(count) => Ok(distinct(collection, count)?),
             Self::Repeated(count) if count > REPEATED_MAX => Err(Refusal::Other(
@@ -64,10 +64,13 @@ impl Draw {
     }
 }
 
+/// A field and what stands under it.
+type Drawn<'a> = (&'a Bytes, &'a Element);
+
 /// What is known to be there, apart by whether a call has touched it.
 struct Pool<'a> {
-    touched: Vec<(&'a Bytes, &'a Element)>,
-    others: Vec<(&'a Bytes, &'a Element)>,
+    touched: Vec<Drawn<'a>>,
+    others: Vec<Drawn<'a>>,
     /// How many elements are left to draw from, known or not.
     size: u64,
 }
@@ -86,7 +89,7 @@ impl<'a> Pool<'a> {
     }
 
     /// The list that the next element comes from, and the element's place in it.
-    fn next(&mut self) -> Result<(&mut Vec<(&'a Bytes, &'a Element)>, usize), NotLoaded> {
+    fn next(&mut self) -> Result<(&mut Vec<Drawn<'a>>, usize), NotLoaded> {
         let is_touched = rand::random_range(0..self.size) < self.touched.len() as u64;
         let list = if is_touched {
             &mut self.touched
@@ -105,10 +108,7 @@ impl<'a> Pool<'a> {
 ///
 /// # Errors
 /// If not so many are known.
-pub(super) fn distinct(
-    collection: &Collection,
-    count: u64,
-) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+pub(super) fn distinct(collection: &Collection, count: u64) -> Result<Vec<Drawn<'_>>, NotLoaded> {
     let count = count.min(collection.len());
     let mut pool = Pool::of(collection);
     let mut drawn = Vec::new();
@@ -121,7 +121,7 @@ pub(super) fn distinct(
 }
 
 /// `count` elements, each drawn from all.
-fn repeated(collection: &Collection, count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+fn repeated(collection: &Collection, count: u64) -> Result<Vec<Drawn<'_>>, NotLoaded> {
     if collection.is_empty() {
         return Ok(Vec::new());
     }

@@ -219,6 +219,46 @@ mod tests {
         );
     }
 
+    #[test]
+    fn collections_come_back() {
+        let mut s = Session::default();
+        for line in [
+            "HSET h b 1 a 300",
+            "SADD s x 5 y",
+            "RPUSH l 1 b 1",
+            "ZADD z 1.5 a -3 b inf c",
+            "XADD x 5-1 f v",
+            "XADD x 5-2 g 12 h 13",
+            "XADD x 6-0 f w",
+            "XDEL x 5-2",
+            "XGROUP CREATE x g 0",
+            "XREADGROUP GROUP g c COUNT 1 STREAMS x >",
+        ] {
+            s.text(line);
+        }
+        for (key, shown) in [
+            ("h", "HGETALL"),
+            ("s", "SMEMBERS"),
+            ("l", "LRANGE 0 -1"),
+            ("z", "ZRANGE 0 -1 WITHSCORES"),
+            ("x", "XINFO STREAM FULL"),
+        ] {
+            let (command, rest) = shown.split_once(' ').unwrap_or((shown, ""));
+            let of = |key: &str| match command {
+                "XINFO" => format!("XINFO STREAM {key} FULL"),
+                _ => format!("{command} {key} {rest}"),
+            };
+            let Reply::Bulk(payload) = s.run(&["DUMP", key]) else {
+                panic!("no payload of {key}");
+            };
+            assert_eq!(
+                s.run(&[&b"RESTORE"[..], b"copy", b"0", &payload, b"REPLACE"]),
+                Reply::OK
+            );
+            assert_eq!(s.text(&of("copy")), s.text(&of(key)), "{key}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_string_comes_back(text: Vec<u8>) {

@@ -164,7 +164,7 @@ impl Sketch {
             at += run.len;
             index += run.registers;
         }
-        if index == REGISTERS {
+        if index == REGISTERS && at == self.bytes.len() {
             Ok(registers)
         } else {
             Err(Damaged)
