@@ -4,21 +4,25 @@
 //!   key could also have given is looked into (`coherence::Reads`).
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
+//! - The commands of a MULTI block are one unit ([`block`]).
+
+mod block;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
-use smallvec::smallvec;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
-    Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
 };
+pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine::{self, Content, Loaded, Workspace};
 use crate::model::{Db, Generation, Key, Kind, Protocol, Reply, Request, UnixMs};
+use crate::pubsub::{self, Broker};
 use crate::resp;
 use crate::store::{self, Store};
 
@@ -38,6 +42,8 @@ pub struct Origin {
     pub db: Db,
     /// The protocol in which replies are encoded.
     pub protocol: Protocol,
+    /// The client's number.
+    pub client: u64,
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -94,6 +100,9 @@ struct Parts {
     lane: Arc<Lane>,
     reads: Reads,
     keyspace: Keyspace,
+    broker: Arc<Broker>,
+    /// Ends the broker's connection with the flow.
+    _broker_task: pubsub::Task,
     units_max: usize,
 }
 
@@ -107,11 +116,17 @@ impl Flow {
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
+        let (broker, broker_task) = Broker::start(
+            cache.options().clone(),
+            config.notifications.keyspace_events,
+        );
+        let audience: Arc<dyn Audience> = Arc::clone(&broker) as _;
         let lane = Lane::start(
             Arc::clone(&store),
             Arc::clone(&cache),
             Arc::clone(&fence),
             &config.commit,
+            audience,
         );
         let loader = Loader::start(&store);
         let reads = Reads::new(
@@ -132,6 +147,8 @@ impl Flow {
             lane,
             reads,
             keyspace,
+            broker,
+            _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
         };
         Ok(Self {
@@ -179,14 +196,25 @@ impl Flow {
                 }
                 Group::Alone => {
                     for call in run {
-                        let reply = match call.command.class {
-                            Class::Flush => self.parts.keyspace.flush(call, origin.db).await,
-                            _ => self.parts.keyspace.read(call, origin.db).await,
-                        };
+                        let reply = self.whole(call, origin.db).await;
                         resp::encode(&reply, origin.protocol, out);
                     }
                 }
             }
+        }
+    }
+
+    /// Runs a command over all keys of `db` or of all databases (the classes
+    /// `Keyspace` and `Flush`).
+    pub async fn whole(&self, call: &Call, db: Db) -> Reply {
+        match call.command.class {
+            Class::Flush => {
+                let reply = self.parts.keyspace.flush(call, db).await;
+                // Also after an error: it may have been done.
+                self.parts.broker.hear_flush();
+                reply
+            }
+            _ => self.parts.keyspace.read(call, db).await,
         }
     }
 
@@ -197,14 +225,11 @@ impl Flow {
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit {
-                    db: origin.db,
-                    calls: smallvec![call.clone()],
-                })
+                .map(|(call, _)| Unit::single(origin.db, call.clone()).by(origin.client))
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
-                Ok(replies) => replies,
+                Ok(answers) => answers.into_iter().flatten().flatten().collect(),
                 Err(refusal) => vec![refusal.reply(); count],
             };
             let mut replies = replies.into_iter();
@@ -363,6 +388,11 @@ impl Flow {
         Ok(known.then(|| items.swap_remove(0)))
     }
 
+    /// Messages, notifications and clients that keep copies.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.parts.broker
+    }
+
     /// How the data path stands now.
     pub fn status(&self) -> Status {
         let phase = self.parts.fence.phase();
@@ -410,7 +440,11 @@ impl Group {
                 }
             }
             Class::Write => Self::Writes,
-            Class::Keyspace | Class::Flush | Class::Local | Class::Unserved => Self::Alone,
+            Class::Keyspace
+            | Class::Flush
+            | Class::Local
+            | Class::Transaction
+            | Class::Unserved => Self::Alone,
         }
     }
 }
@@ -454,20 +488,39 @@ fn is_certain(call: &Call, reply: &[u8]) -> bool {
     if call.command.class == Class::Expiry {
         return false;
     }
+    if reply.starts_with(b"-") {
+        return reply.starts_with(b"-WRONGTYPE")
+            || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key");
+    }
     let keys = call.key_indices().count();
     match reply {
-        [b'$', b'1'..=b'9', ..] | [b'+', ..] if keys == 1 => reply != b"+none\r\n",
-        [b':', digits @ ..] => match digits.strip_suffix(b"\r\n") {
-            Some([b'1'..=b'9', ..]) if keys == 1 => true,
-            Some(number) => number == keys.to_string().as_bytes() && counts_keys(call),
-            None => false,
-        },
-        [b'*', ..] => call.command.name == "MGET" && !has_null(reply),
-        _ => {
-            reply.starts_with(b"-WRONGTYPE")
-                || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key")
+        [b':', digits @ ..] if keys > 1 => {
+            counts_keys(call) && digits.strip_suffix(b"\r\n") == Some(keys.to_string().as_bytes())
         }
+        [b'*', ..] if call.command.name == "MGET" => !has_null(reply),
+        _ if keys > 1 => false,
+        b"+none\r\n" | b"$0\r\n\r\n" => false,
+        [b'$', b'1'..=b'9', ..] | [b'+' | b',', ..] => true,
+        [b':', b'1'..=b'9', ..] => true,
+        [b'*' | b'%' | b'~', b'1'..=b'9', ..] => !answers_each(call) && !reply.ends_with(b"*0\r\n"),
+        _ => false,
     }
+}
+
+/// Commands that reply with as many elements as were asked for, though the key
+/// is missing.
+fn answers_each(call: &Call) -> bool {
+    matches!(
+        call.command.name,
+        "HMGET"
+            | "SMISMEMBER"
+            | "ZMSCORE"
+            | "GEOPOS"
+            | "GEOHASH"
+            | "LPOS"
+            | "BITFIELD_RO"
+            | "BITFIELD"
+    )
 }
 
 /// Commands whose reply is the number of their keys that are there.

@@ -16,6 +16,8 @@ pub mod client;
 
 pub mod flow;
 
+pub mod pubsub;
+
 pub mod coherence;
 
 pub mod cache;
@@ -23,6 +25,7 @@ pub mod store;
 
 pub mod engine;
 
+pub mod acl;
 pub mod command;
 
 pub mod resp;

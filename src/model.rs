@@ -3,9 +3,11 @@
 //! Nothing here does I/O or reads a clock.
 
 mod collection;
+mod events;
 mod number;
 
 pub use collection::{CacheCommand, Collection, Element, Known, NotLoaded, Ranked, STREAM_ENTRY};
+pub use events::{Event, EventClasses};
 pub use number::format_double;
 
 use std::fmt;
@@ -208,6 +210,15 @@ impl Request {
         }
     }
 
+    /// The same in memory of its own, for a request that is kept for longer than
+    /// the buffer that it was received in.
+    pub fn detached(&self) -> Self {
+        Self {
+            raw: Bytes::copy_from_slice(&self.raw),
+            args: self.args.clone(),
+        }
+    }
+
     /// The whole request as a RESP array of bulk strings.
     pub fn raw(&self) -> &Bytes {
         &self.raw
@@ -270,6 +281,8 @@ pub enum Reply {
     Map(Vec<(Reply, Reply)>),
     /// An array of arrays of two; in RESP2 one flat array.
     Pairs(Vec<(Reply, Reply)>),
+    /// A map; in RESP2 an array of arrays of two.
+    MapOfPairs(Vec<(Reply, Reply)>),
     /// A set; in RESP2 an array.
     Set(Vec<Reply>),
     /// A floating-point number; in RESP2 a bulk string.

@@ -17,6 +17,7 @@ use crate::client::Hub;
 use crate::config::{Config, Environment, Runtime, TakesEffect};
 use crate::flow::Flow;
 use crate::net::Listener;
+use crate::pubsub::Broker;
 use crate::telemetry::{self, LogControl};
 
 /// Where a running server is reached.
@@ -133,6 +134,8 @@ pub async fn run(
     };
     let mut background = JoinSet::new();
     background.spawn(upkeep());
+    let broker = Arc::clone(started.flow.broker());
+    background.spawn(follow_event_classes(sender.subscribe(), broker));
     if let Some(source) = settings.source {
         // Before anybody is told that the server is up: unhandled, SIGHUP would end it.
         let hangup = signal(SignalKind::hangup())?;
@@ -256,6 +259,19 @@ async fn upkeep() {
     loop {
         ticks.tick().await;
         recorder.run_upkeep();
+    }
+}
+
+/// Takes over which events of keys are told, whenever the file says otherwise
+/// than before. (What clients set by `CONFIG SET` stands until then.)
+async fn follow_event_classes(mut config: watch::Receiver<Arc<Config>>, broker: Arc<Broker>) {
+    let mut known = config.borrow().notifications.keyspace_events;
+    while config.changed().await.is_ok() {
+        let new = config.borrow_and_update().notifications.keyspace_events;
+        if new != known {
+            broker.set_event_classes(new);
+            known = new;
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use support::redis::Redis;
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/command/reference.resp");
 
 /// Rows of the table that Redis 7.0 does not have.
-const ADDED: &[&str] = &["CLIENT|SETINFO"];
+const ADDED: &[&str] = &["CLIENT|SETINFO", "CLIENT|NO-TOUCH"];
 
 fn connect(redis: &Redis, version: &str) -> Result<Client> {
     let mut client = redis.client()?;

@@ -7,5 +7,7 @@ mod coherence;
 mod commands;
 mod faults;
 mod front;
+mod pubsub;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;
+mod transactions;

@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 /// clients, a client the data path, and only `coherence` both servers.
 #[rustfmt::skip]
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("net",       &["client", "flow", "command", "resp", "model"]),
-    ("client",    &["flow", "command", "resp", "model"]),
-    ("flow",      &["coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
+    ("net",       &["client", "flow", "pubsub", "command", "resp", "model"]),
+    ("client",    &["flow", "pubsub", "acl", "command", "resp", "model"]),
+    ("acl",       &["command", "model"]),
+    ("flow",      &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
+    ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
     ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
     ("cache",     &["resp", "model"]),

@@ -1,11 +1,12 @@
 //! The calls of the protocol as requests, and their replies as answers.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::CacheError;
-use crate::model::{Generation, Key, Reply, UnixMs, Version};
+use crate::model::{CacheCommand, Generation, Key, Reply, UnixMs, Version};
 
 /// What a batch did to a key, as the cache is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +31,41 @@ pub enum Op {
         /// When the native dies, by the cache's clock.
         deadline: UnixMs,
     },
+    /// It holds another type than a string.
+    Collection {
+        /// Whether the commands make all of it, or change what was there directly before.
+        told: Told,
+        /// The number of its elements.
+        size: u64,
+        /// The commands.
+        commands: Vec<CacheCommand>,
+        /// True expiry, by the store's clock.
+        expires_at: Option<UnixMs>,
+        /// When the native dies, by the cache's clock.
+        deadline: UnixMs,
+    },
+    /// It holds the collection that was staged under the token of the fill.
+    Staged {
+        /// The number of its elements.
+        size: u64,
+        /// True expiry, by the store's clock.
+        expires_at: Option<UnixMs>,
+        /// When the native dies, by the cache's clock.
+        deadline: UnixMs,
+    },
     /// It changed; to what is not told.
     Invalidate,
     /// It was only seen.
     Observe,
+}
+
+/// How much of a collection is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// All of it.
+    Whole,
+    /// What was changed since the version directly before.
+    Delta,
 }
 
 /// The effect of a batch on one key, with the key's version after it.
@@ -76,6 +108,7 @@ pub(super) enum Function {
     Apply,
     Settle,
     Look,
+    Stage,
     Fill,
     Observe,
     Bury,
@@ -89,6 +122,7 @@ impl Function {
             Self::Apply => "freshet1_apply",
             Self::Settle => "freshet1_settle",
             Self::Look => "freshet1_look",
+            Self::Stage => "freshet1_stage",
             Self::Fill => "freshet1_fill",
             Self::Observe => "freshet1_observe",
             Self::Bury => "freshet1_bury",
@@ -152,7 +186,7 @@ impl Call {
         let (op, value) = operation(&applied.op);
         self.bytes(op.as_bytes());
         self.number(applied.version.0);
-        self.bytes(value);
+        self.bytes(&value);
     }
 
     pub(super) fn finish(self) -> Bytes {
@@ -180,26 +214,106 @@ impl Call {
 }
 
 /// As `functions.lua` reads it.
-fn operation(op: &Op) -> (std::borrow::Cow<'static, str>, &[u8]) {
+fn operation(op: &Op) -> (Cow<'static, str>, Cow<'_, [u8]>) {
+    let nothing = Cow::Borrowed(&b""[..]);
     match op {
-        Op::String(value) => ("S".into(), value),
+        Op::String(value) => ("S".into(), Cow::Borrowed(value)),
         Op::Expiring {
             value,
             expires_at,
             deadline,
-        } => (format!("S{} {}", deadline.0, expires_at.0).into(), value),
-        Op::Absent => ("D".into(), b""),
+        } => (
+            format!("S{} {}", deadline.0, expires_at.0).into(),
+            Cow::Borrowed(value),
+        ),
+        Op::Absent => ("D".into(), nothing),
         Op::Expiry {
             expires_at: Some(at),
             deadline,
-        } => (format!("E{} {}", deadline.0, at.0).into(), b""),
+        } => (format!("E{} {}", deadline.0, at.0).into(), nothing),
         Op::Expiry {
             expires_at: None,
             deadline,
-        } => (format!("E{} -", deadline.0).into(), b""),
-        Op::Invalidate => ("I".into(), b""),
-        Op::Observe => ("O".into(), b""),
+        } => (format!("E{} -", deadline.0).into(), nothing),
+        Op::Collection {
+            told,
+            commands,
+            expires_at,
+            deadline,
+            ..
+        } => {
+            let mark = match told {
+                Told::Whole => 'B',
+                Told::Delta => 'C',
+            };
+            let expiry = text_of(*expires_at);
+            let packed = pack(commands).to_vec();
+            (
+                format!("{mark}{} {expiry}", deadline.0).into(),
+                packed.into(),
+            )
+        }
+        Op::Staged {
+            size,
+            expires_at,
+            deadline,
+        } => {
+            let expiry = text_of(*expires_at);
+            let size = size.to_string().into_bytes();
+            (format!("R{} {expiry}", deadline.0).into(), size.into())
+        }
+        Op::Invalidate => ("I".into(), nothing),
+        Op::Observe => ("O".into(), nothing),
     }
+}
+
+fn text_of(expires_at: Option<UnixMs>) -> String {
+    expires_at.map_or("-".to_owned(), |at| at.0.to_string())
+}
+
+/// Commands as `functions.lua` unpacks them: a MessagePack array of arrays of
+/// strings (<https://github.com/msgpack/msgpack/blob/master/spec.md>).
+pub(super) fn pack(commands: &[CacheCommand]) -> Bytes {
+    let words = commands.iter().flatten();
+    let size: usize = words.map(|word| word.len() + 5).sum();
+    let mut out = BytesMut::with_capacity(size + 5 * commands.len() + 5);
+    array(&mut out, commands.len());
+    for command in commands {
+        array(&mut out, command.len());
+        for word in command {
+            string(&mut out, word);
+        }
+    }
+    out.freeze()
+}
+
+fn array(out: &mut BytesMut, length: usize) {
+    match length {
+        0..16 => out.put_u8(0x90 | length as u8),
+        16..65_536 => {
+            out.put_u8(0xdc);
+            out.put_u16(length as u16);
+        }
+        _ => {
+            out.put_u8(0xdd);
+            out.put_u32(length as u32);
+        }
+    }
+}
+
+fn string(out: &mut BytesMut, word: &[u8]) {
+    match word.len() {
+        length @ 0..32 => out.put_u8(0xa0 | length as u8),
+        length @ 32..65_536 => {
+            out.put_u8(0xda);
+            out.put_u16(length as u16);
+        }
+        length => {
+            out.put_u8(0xdb);
+            out.put_u32(length as u32);
+        }
+    }
+    out.put_slice(word);
 }
 
 /// The answers to `look`, one for each key.

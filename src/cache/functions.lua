@@ -18,9 +18,20 @@ end
 
 local MARK = '\0f:gen'
 
--- Names in the slot of key k.
+-- Whether key k has a hash tag of its own.
+local function tagged(k)
+  return find(k, '{', 1, true) and find(k, '^[^{]*{[^}]+}')
+end
+
+-- Names in the slot of key k: its companion; companion and hidden.
+local function companion_of(k)
+  if tagged(k) then
+    return '\0fC' .. k
+  end
+  return '\0fc{' .. k .. '}'
+end
 local function names(k)
-  if find(k, '{', 1, true) and find(k, '^[^{]*{[^}]+}') then
+  if tagged(k) then
     return '\0fC' .. k, '\0fH' .. k
   end
   return '\0fc{' .. k .. '}', '\0fh{' .. k .. '}'
@@ -69,8 +80,9 @@ local function databases(dbs)
   end
 end
 
--- Companion: 'floor content expiry lease writers'. content is '-' (unknown),
--- a version, or 'a' and a version (the absent mark); writers are 'id;' each.
+-- Companion: 'floor content expiry lease writers'. content is '-' (unknown), the
+-- version of a string, 'c' and that of another type, or 'a' and a version (the
+-- absent mark); writers are 'id;' each.
 local function parse(c)
   if not c then
     return '0', '-', '-', '-', ''
@@ -79,7 +91,7 @@ local function parse(c)
 end
 
 local function version_of(content)
-  return tonumber((gsub(content, 'a', '')))
+  return tonumber((gsub(content, '^%l', '')))
 end
 
 local function higher(floor, version)
@@ -89,13 +101,14 @@ local function higher(floor, version)
   return floor
 end
 
--- Keeps a companion that says something; one that would say nothing goes.
+-- Keeps a companion that says something; one that would say nothing goes. That
+-- of a collection says its version, which the next delta needs.
 -- `life` is the SET option and value that end one without writers.
 local function keep(companion, floor, content, expiry, lease, writers, option, life)
   local text = floor .. ' ' .. content .. ' ' .. expiry .. ' ' .. lease .. ' ' .. writers
   if writers ~= '' then
     call('SET', companion, text)
-  elseif lease ~= '-' or (content ~= '-' and (expiry ~= '-' or sub(content, 1, 1) == 'a')) then
+  elseif lease ~= '-' or (content ~= '-' and (expiry ~= '-' or find(content, '^%l'))) then
     call('SET', companion, text, option, life)
   else
     call('DEL', companion)
@@ -111,17 +124,17 @@ local function without(writers, id)
 end
 
 -- The usual case of begin: no key has a companion. Two commands do it for all.
+-- What an evicted companion left hidden may stay, until its TTL: content is '-',
+-- and every call that finds or makes it so deletes or replaces what is hidden.
 local function begin_alone(keys, alone)
-  local companions, contents = {}, {}
-  for i, k in ipairs(keys) do
-    local companion, hidden = names(k)
-    companions[2 * i - 1], companions[2 * i] = companion, alone
-    contents[2 * i - 1], contents[2 * i] = k, hidden
+  local companions = {}
+  for i = 1, #keys do
+    companions[2 * i - 1], companions[2 * i] = companion_of(keys[i]), alone
   end
   if call('MSETNX', unpack(companions)) == 0 then
     return false
   end
-  call('DEL', unpack(contents))
+  call('DEL', unpack(keys))
   return true
 end
 
@@ -163,10 +176,23 @@ local function begin(keys, args)
   return redis.status_reply('OK')
 end
 
+-- Runs commands, packed as { { name, argument, ... }, ... }, on key k. Whether all went well.
+local function run(k, packed)
+  for _, command in ipairs(cmsgpack.unpack(packed)) do
+    local reply = redis.pcall(command[1], k, unpack(command, 2))
+    if type(reply) == 'table' and reply.err then
+      return false
+    end
+  end
+  return true
+end
+
 -- Runs one effect on hidden content. Returns what is hidden after it.
 --   S          whole string, no expiry          S<deadline> <expiry>  with one
 --   D          deleted                          E<deadline> <expiry>  only the expiry changed
 --   I          changed, content not told        O                     only seen
+--   B<deadline> <expiry>  made by commands      C<deadline> <expiry>  changed by commands
+-- (R, made in steps before the fill, is brought to `hidden` by the fill.)
 local function effect(hidden, content, expiry, op, version, value, deadline)
   local kind, has, v = sub(op, 1, 1), version_of(content), tonumber(version)
   if kind == 'O' then
@@ -186,6 +212,14 @@ local function effect(hidden, content, expiry, op, version, value, deadline)
     local ends, true_expiry = match(op, '^E(%d+) (%S+)$')
     call('PEXPIREAT', hidden, ends)
     return version, true_expiry
+  end
+  local ends, true_expiry = match(op, '^[BC](%d+) (%S+)$')
+  if kind == 'B' then
+    call('DEL', hidden)
+  end
+  local fits = kind == 'B' or has == v - 1 and sub(content, 1, 1) == 'c' and call('EXISTS', hidden) == 1
+  if ends and fits and run(hidden, value) and call('PEXPIREAT', hidden, ends) == 1 then
+    return 'c' .. version, true_expiry
   end
   call('DEL', hidden)
   return '-', '-'
@@ -243,16 +277,16 @@ local function settle(k, companion, hidden, c, id, op, version, value, deadline,
   end
 end
 
--- The companions of all keys, read together where that is possible.
+-- The companions of all keys, read together where that is possible, and their names.
 local function companions_of(keys, dbs)
   if dbs ~= '' or #keys > TOGETHER then
     return nil
   end
   local companions = {}
-  for i, k in ipairs(keys) do
-    companions[i] = names(k)
+  for i = 1, #keys do
+    companions[i] = companion_of(keys[i])
   end
-  return call('MGET', unpack(companions))
+  return call('MGET', unpack(companions)), companions
 end
 
 -- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
@@ -264,26 +298,28 @@ local function apply(keys, args)
   end
   local use, id, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
   local alone = '0 - - - ' .. id .. ';'
-  local found, done = companions_of(keys, args[2]), {}
-  for i, k in ipairs(keys) do
-    use(i)
-    local op = args[3 * i + 3]
-    local companion, hidden = names(k)
-    local c
-    if found then
-      c = found[i]
-    else
-      c = call('GET', companion)
-    end
-    if found and c == alone and op == 'S' then
+  local found, companions = companions_of(keys, args[2])
+  local done, count = {}, 0
+  for i = 1, #keys do
+    local k = keys[i]
+    if found and found[i] == alone and args[3 * i + 3] == 'S' then
       -- The usual case: one writer, a whole string without expiry.
       call('SET', k, args[3 * i + 5], 'PXAT', deadline)
-      done[#done + 1] = companion
+      count = count + 1
+      done[count] = companions[i]
     else
-      settle(k, companion, hidden, c, id, op, args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
+      use(i)
+      local companion, hidden = names(k)
+      local c
+      if found then
+        c = found[i]
+      else
+        c = call('GET', companion)
+      end
+      settle(k, companion, hidden, c, id, args[3 * i + 3], args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
     end
   end
-  if #done > 0 then
+  if count > 0 then
     call('DEL', unpack(done))
   end
   return redis.status_reply('OK')
@@ -318,6 +354,47 @@ local function look(keys, args)
   return answers
 end
 
+-- Where a large collection is made before a fill.
+local function staging(k, token)
+  local _, hidden = names(k)
+  return hidden .. '\0' .. token
+end
+
+-- ARGV: generation, databases, token, life (ms), number of the step, commands.
+local function stage(keys, args)
+  local refused = fenced(args[1], args[2])
+  if refused then
+    return refused
+  end
+  databases(args[2])(1)
+  local name = staging(keys[1], args[3])
+  if args[5] == '0' then
+    call('DEL', name)
+  elseif call('EXISTS', name) == 0 then
+    return redis.status_reply('GONE')
+  end
+  if not run(name, args[6]) then
+    call('DEL', name)
+  else
+    call('PEXPIRE', name, args[4])
+  end
+  return redis.status_reply('OK')
+end
+
+local SIZE = { hash = 'HLEN', list = 'LLEN', set = 'SCARD', zset = 'ZCARD', stream = 'XLEN' }
+
+-- Renames what was staged to k, if all of it is there.
+local function unstage(k, token, size)
+  local name = staging(k, token)
+  local count = SIZE[call('TYPE', name).ok]
+  if count and tostring(call(count, name)) == size then
+    call('RENAME', name, k)
+    return true
+  end
+  call('DEL', name)
+  return false
+end
+
 -- ARGV: generation, databases, token, deadline, life of an absent mark, then
 -- op (S, S<deadline> <expiry>, D or O), version, value for each key.
 -- For each key: 1 (set), 0 (refused: the cache was only told the version).
@@ -336,7 +413,16 @@ local function fill(keys, args)
     local mine = lease == token
     if mine and writers == '' and tonumber(version) >= tonumber(floor) and op ~= 'O' then
       answers[i] = 1
-      content, expiry = effect(k, '-', '-', op, version, value, deadline)
+      local ends, true_expiry = match(op, '^R(%d+) (%S+)$')
+      if not ends then
+        content, expiry = effect(k, '-', '-', op, version, value, deadline)
+      elseif unstage(k, token, value) and call('PEXPIREAT', k, ends) == 1 then
+        content, expiry = 'c' .. version, true_expiry
+      else
+        answers[i] = 0
+        call('DEL', k)
+        content, expiry = '-', '-'
+      end
       keep(companion, version, content, expiry, '-', '', life(k, content, absent_ttl))
     else
       answers[i] = 0
@@ -402,6 +488,7 @@ redis.register_function { function_name = 'freshet1_begin', callback = begin, fl
 redis.register_function { function_name = 'freshet1_apply', callback = apply }
 redis.register_function { function_name = 'freshet1_settle', callback = apply, flags = OOM }
 redis.register_function { function_name = 'freshet1_look', callback = look, flags = OOM }
+redis.register_function { function_name = 'freshet1_stage', callback = stage }
 redis.register_function { function_name = 'freshet1_fill', callback = fill }
 redis.register_function { function_name = 'freshet1_observe', callback = fill, flags = OOM }
 redis.register_function { function_name = 'freshet1_bury', callback = bury, flags = OOM }

@@ -9,10 +9,14 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::call::{self, Call, Function};
 use super::link::LinkOptions;
-use super::{Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies};
+use super::{
+    Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies, Told,
+};
 use crate::clock::RemoteClock;
 use crate::config;
-use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
+use crate::model::{
+    CacheCommand, DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version,
+};
 use crate::tls;
 
 /// The library that runs in the cache.
@@ -38,6 +42,8 @@ pub struct Lives {
     pub skew: Duration,
     /// Longer values, in bytes, are not kept in the cache.
     pub fill_limit: usize,
+    /// Nor are collections with more elements.
+    pub fill_elements: u64,
 }
 
 /// The backing Redis.
@@ -111,8 +117,19 @@ impl Cache {
                 lease: lives.lease,
                 skew: lives.clock_skew,
                 fill_limit: lives.fill_limit.as_usize(),
+                fill_elements: u64::from(lives.fill_elements),
             },
         })
+    }
+
+    /// What may be in the cache, and for how long.
+    pub fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    /// How its server is reached, for connections that are not calls.
+    pub fn options(&self) -> &LinkOptions {
+        &self.options
     }
 
     /// The cache's clock.
@@ -298,6 +315,13 @@ impl Cache {
         id: &str,
         applied: &[Applied<'_>],
     ) -> Result<(), CacheError> {
+        let shortened: Vec<Applied<'_>>;
+        let applied = if applied.iter().any(is_large) {
+            shortened = applied.iter().map(without_large).collect();
+            &shortened
+        } else {
+            applied
+        };
         let request = |function, content: Content| {
             let keys = applied.iter().map(|a| a.key);
             let mut call = Call::new(function, keys, generation, 3 + 3 * applied.len());
@@ -348,6 +372,11 @@ impl Cache {
         token: &str,
         content: &[Applied<'_>],
     ) -> Result<Vec<Fill>, CacheError> {
+        let content = &match self.stage(generation, token, content).await {
+            Ok(content) => content,
+            Err(CacheError::Full) => content.to_vec(),
+            Err(error) => return Err(error),
+        };
         let request = |function, told: Content| {
             let keys = content.iter().map(|a| a.key);
             let mut call = Call::new(function, keys, generation, 3 + 3 * content.len());
@@ -407,6 +436,74 @@ impl Cache {
                 None => Op::Invalidate,
             },
         }
+    }
+
+    /// How another type than a string, of `size` elements, is told by the
+    /// commands that make it or repeat what was done to it. What is too long for
+    /// the cache, or dead for it already, is not told.
+    pub fn collection_op(
+        &self,
+        (told, size): (Told, u64),
+        commands: Vec<CacheCommand>,
+        expires_at: Option<UnixMs>,
+        store_now: UnixMs,
+    ) -> Op {
+        let deadline = match expires_at {
+            None => Some(self.native_deadline()),
+            Some(at) => self.deadline(at, store_now),
+        };
+        let fits = commands.iter().map(length).sum::<usize>() <= COLLECTION_BYTES_MAX
+            && size <= self.lives.fill_elements;
+        match deadline {
+            Some(deadline) if fits => Op::Collection {
+                told,
+                size,
+                commands,
+                expires_at,
+                deadline,
+            },
+            _ => Op::Invalidate,
+        }
+    }
+
+    /// Puts the large collections among `content` under temporary names, so that
+    /// the fill itself has only to rename them: no call keeps the cache busy for long.
+    async fn stage<'a>(
+        &self,
+        generation: Generation,
+        token: &str,
+        content: &[Applied<'a>],
+    ) -> Result<Vec<Applied<'a>>, CacheError> {
+        let mut staged = Vec::with_capacity(content.len());
+        for one in content {
+            let mut one = one.clone();
+            if let Op::Collection {
+                size,
+                commands,
+                expires_at,
+                deadline,
+                ..
+            } = &one.op
+                && commands.iter().map(length).sum::<usize>() > STEP_BYTES
+            {
+                for (number, step) in steps(commands).enumerate() {
+                    let mut call = Call::new(Function::Stage, [one.key].into_iter(), generation, 4);
+                    call.bytes(token.as_bytes());
+                    call.number(self.lives.lease.as_millis() as i64);
+                    call.number(number as i64);
+                    call.bytes(&call::pack(step));
+                    // Not twice: a list would have items twice.
+                    self.call(call, Repeat::Never).await?;
+                }
+                one.op = Op::Staged {
+                    size: *size,
+                    expires_at: *expires_at,
+                    deadline: *deadline,
+                };
+            }
+            staged.push(one);
+        }
+        Ok(staged)
     }
 
     /// How a new expiry is told.
@@ -486,6 +583,53 @@ impl Cache {
 enum Repeat {
     Same,
     Never,
+}
+
+/// The bytes of a collection that are kept in the cache at most.
+const COLLECTION_BYTES_MAX: usize = 256 << 20;
+/// Bytes of commands that one call runs at most (or one command).
+const STEP_BYTES: usize = 256 << 10;
+
+/// Bytes of one collection's commands in an apply at most.
+const APPLY_BYTES_MAX: usize = 4 << 20;
+
+fn length(command: &CacheCommand) -> usize {
+    command.iter().map(bytes::Bytes::len).sum()
+}
+
+fn is_large(applied: &Applied<'_>) -> bool {
+    match &applied.op {
+        Op::Collection { commands, .. } => {
+            commands.iter().map(length).sum::<usize>() > APPLY_BYTES_MAX
+        }
+        _ => false,
+    }
+}
+
+/// The same, but a large collection is left to the next reader, who fills the
+/// cache in steps.
+fn without_large<'a>(applied: &Applied<'a>) -> Applied<'a> {
+    let mut applied = applied.clone();
+    if is_large(&applied) {
+        applied.op = Op::Invalidate;
+    }
+    applied
+}
+
+/// Commands in runs of about [`STEP_BYTES`].
+fn steps(commands: &[CacheCommand]) -> impl Iterator<Item = &[CacheCommand]> {
+    let mut rest = commands;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let within = |command: &&CacheCommand| {
+            bytes += length(command);
+            bytes <= STEP_BYTES
+        };
+        let count = rest.iter().take_while(within).count().max(1);
+        let (step, after) = rest.split_at_checked(count)?;
+        rest = after;
+        Some(step)
+    })
 }
 
 /// What the cache is given: all, or (a full one) for each key only that it changed or was seen.

@@ -7,10 +7,10 @@ mod functions;
 mod link;
 mod pipe;
 
-pub use call::{Applied, Fill, Look, Op};
+pub use call::{Applied, Fill, Look, Op, Told};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
-pub use functions::{Cache, RESERVED_PREFIX};
+pub use functions::{Cache, Lives, RESERVED_PREFIX};
 pub use link::{Identity, Link, LinkOptions};
 pub use pipe::{Pipe, Replies};

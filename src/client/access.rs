@@ -5,17 +5,17 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 
 use super::hub::Hub;
-use super::state::Client;
+use super::state::{Client, Mode};
+use super::subscribe;
+use super::users::{Account, DEFAULT_USER};
+use crate::acl::{Denied, User};
 use crate::command::args::is_word;
 use crate::command::{Call, flags};
-use crate::config::{Auth, Credential};
 use crate::model::{Protocol, Reply};
 use crate::resp::parse_integer;
 
 /// The version of Redis whose commands and answers Freshet has.
 pub const REDIS_VERSION: &str = "7.0.15";
-
-const DEFAULT_USER: &str = "default";
 
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
@@ -26,30 +26,88 @@ pub fn default_user() -> Arc<str> {
     Arc::clone(&NAME)
 }
 
-/// Who a new connection is: nobody, if there are passwords.
-pub fn initial_user(auth: &Auth) -> Option<Arc<str>> {
-    is_open(auth).then(default_user)
+/// Who a new connection is: nobody, if the default user needs a password.
+pub fn initial_user(hub: &Hub) -> Option<Arc<Account>> {
+    hub.users.follow(&hub.config().auth);
+    let user = hub.users.find(DEFAULT_USER.as_bytes())?;
+    user.rules().is_open().then_some(user)
 }
 
-/// Whether everybody may connect.
-fn is_open(auth: &Auth) -> bool {
-    auth.password.is_none() && auth.users.is_empty()
-}
-
-/// Refuses what somebody asks who has not authenticated.
-pub fn admit(client: &Client, call: &Call) -> Result<(), Reply> {
-    if client.user.is_some() || call.command.flags.has(flags::NO_AUTH) {
-        return Ok(());
+/// Refuses what somebody asks who has not authenticated or may not, and what may not
+/// stand in a MULTI block.
+pub fn admit(client: &Client, hub: &Hub, call: &Call) -> Result<(), Reply> {
+    let flags = call.command.flags;
+    if client.user.is_none() && !flags.has(flags::NO_AUTH) {
+        return Err(Reply::error("NOAUTH Authentication required."));
     }
-    Err(Reply::error("NOAUTH Authentication required."))
+    let is_queueing = matches!(client.mode, Mode::Queueing(_));
+    if is_queueing && flags.has(flags::NO_MULTI) {
+        return Err(Reply::error("ERR Command not allowed inside a transaction"));
+    }
+    judge(client, hub, call)?;
+    subscribe::admit(client, call)
+}
+
+/// Refuses what the client's user may not do.
+fn judge(client: &Client, hub: &Hub, call: &Call) -> Result<(), Reply> {
+    let Some(user) = &client.user else {
+        return Ok(());
+    };
+    user.rules().judge(call).map_err(|denied| {
+        hub.users
+            .note_denied(&client.entry, context(client), user, (call, &denied));
+        Reply::error(format!(
+            "NOPERM this user has no permissions to {}",
+            what(call, &denied)
+        ))
+    })
+}
+
+/// Refuses at EXEC what its user may no longer do.
+pub fn admit_again(client: &Client, hub: &Hub, call: &Call) -> Option<Reply> {
+    let user = client.user.as_ref()?;
+    let denied = user.rules().judge(call).err()?;
+    hub.users
+        .note_denied(&client.entry, "multi", user, (call, &denied));
+    let reason = match denied {
+        Denied::Command => "no permission to execute the command or subcommand",
+        Denied::Key(_) => "no permission to touch the specified keys",
+        Denied::Channel(_) => {
+            "no permission to access one of the channels used as arguments to the command"
+        }
+    };
+    Some(Reply::error(format!(
+        "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC \
+         call. This command is no longer allowed for the following reason: {reason}"
+    )))
+}
+
+fn context(client: &Client) -> &'static str {
+    match client.mode {
+        Mode::Normal => "toplevel",
+        Mode::Queueing(_) => "multi",
+    }
+}
+
+fn what(call: &Call, denied: &Denied) -> String {
+    match denied {
+        Denied::Command => format!(
+            "run the '{}' command",
+            call.command.name.to_ascii_lowercase()
+        ),
+        Denied::Key(_) => "access one of the keys used as arguments".to_owned(),
+        Denied::Channel(_) => "access one of the channels used as arguments".to_owned(),
+    }
 }
 
 /// `AUTH [user] password`.
 pub fn auth(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
     let request = &call.request;
+    hub.users.follow(&hub.config().auth);
     let (user, password) = match request.len() {
         2 => {
-            if is_open(&hub.config().auth) {
+            let default = hub.users.find(DEFAULT_USER.as_bytes());
+            if default.is_some_and(|user| user.rules().needs_no_password()) {
                 return Reply::error(
                     "ERR AUTH <password> called without any password configured for the default \
                      user. Are you sure your configuration is correct?",
@@ -60,41 +118,49 @@ pub fn auth(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
         3 => (request.arg(1), request.arg(2)),
         _ => return Reply::error("ERR syntax error"),
     };
-    match log_in(client, hub, user, password) {
+    match log_in(client, hub, call, user, password) {
         Ok(()) => Reply::OK,
         Err(reply) => reply,
     }
 }
 
-fn log_in(client: &mut Client, hub: &Hub, user: &[u8], password: &[u8]) -> Result<(), Reply> {
-    let config = hub.config();
-    let open = is_open(&config.auth);
-    let credential = credential(&config.auth, user);
+fn log_in(
+    client: &mut Client,
+    hub: &Hub,
+    call: &Call,
+    name: &[u8],
+    password: &[u8],
+) -> Result<(), Reply> {
+    hub.users.follow(&hub.config().auth);
     // A password is compared also where there is no such user, so that the
     // time taken does not tell which names exist.
-    let unknown = Credential::of_password("");
-    let right = credential.unwrap_or(&unknown).matches(password) && credential.is_some();
-    if right || (open && user == DEFAULT_USER.as_bytes()) {
-        client.user = Some(Arc::from(String::from_utf8_lossy(user)));
+    static NOBODY: LazyLock<User> = LazyLock::new(|| {
+        let mut nobody = User::default();
+        nobody
+            .apply(&[bytes::Bytes::from_static(b">")])
+            .expect("the rule is known");
+        nobody
+    });
+    let user = hub.users.find(name);
+    let is_right = match &user {
+        Some(user) => user.rules().admits(password),
+        None => NOBODY.admits(password) && user.is_some(),
+    };
+    if let Some(user) = user.filter(|_| is_right) {
+        client.user = Some(user);
         client.publish();
         return Ok(());
     }
     hub.stats.note_failed_login();
+    let how = call.request.arg(0);
+    hub.users
+        .note_failed_login(&client.entry, context(client), name, how);
     tracing::warn!(
-        user = %String::from_utf8_lossy(&user[..user.len().min(64)]),
+        user = %String::from_utf8_lossy(&name[..name.len().min(64)]),
         peer = %client.entry.peer,
         "a client gave a wrong user name or password"
     );
     Err(Reply::error(WRONG_PASSWORD))
-}
-
-fn credential<'a>(auth: &'a Auth, user: &[u8]) -> Option<&'a Credential> {
-    let name = std::str::from_utf8(user).ok()?;
-    match auth.users.get(name) {
-        Some(credential) => Some(credential),
-        None if name == DEFAULT_USER => auth.password.as_ref(),
-        None => None,
-    }
 }
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`.
@@ -130,7 +196,7 @@ fn change_protocol(client: &mut Client, hub: &Hub, call: &Call) -> Result<(), Re
     };
     let wishes = wishes(call)?;
     if let Some((user, password)) = &wishes.login {
-        log_in(client, hub, user, password)?;
+        log_in(client, hub, call, user, password)?;
     }
     if client.user.is_none() {
         return Err(Reply::error(

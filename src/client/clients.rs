@@ -9,6 +9,7 @@ use super::hub::Hub;
 use super::local::{After, error_with, not_an_integer, subcommand_error, syntax_error};
 use super::registry::{Entry, Order};
 use super::state::{Client, Eviction, Replies};
+use super::{pause, tracking};
 use crate::command::args::is_word;
 use crate::command::{Call, wrong_arity};
 use crate::model::Reply;
@@ -44,20 +45,13 @@ pub fn answer(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
         }
         Some("LIST") => list(hub, call),
         Some("NO-EVICT") => no_evict(client, call),
-        Some("TRACKING") => tracking(call),
-        Some("TRACKINGINFO") => Reply::Map(vec![
-            (Reply::bulk("flags"), Reply::Set(vec![Reply::bulk("off")])),
-            (Reply::bulk("redirect"), Reply::Integer(-1)),
-            (Reply::bulk("prefixes"), Reply::Array(Vec::new())),
-        ]),
-        Some("GETREDIR") => Reply::Integer(-1),
-        Some("CACHING") => Reply::error(
-            "ERR CLIENT CACHING can be called only when the client is in tracking mode with \
-             OPTIN or OPTOUT mode enabled",
-        ),
+        Some("NO-TOUCH") => no_touch(call),
+        Some("TRACKINGINFO") => tracking::info(client, hub),
+        Some("GETREDIR") => tracking::redirect(client),
+        Some("CACHING") => tracking::caching(client, call),
         Some("UNBLOCK") => unblock(call),
-        Some("PAUSE") => Reply::error("ERR Freshet does not pause clients"),
-        Some("UNPAUSE") => Reply::OK,
+        Some("PAUSE") => pause::pause(hub, call),
+        Some("UNPAUSE") => pause::unpause(hub),
         _ => wrong_arity(call.command),
     }
 }
@@ -126,14 +120,13 @@ fn no_evict(client: &Client, call: &Call) -> Reply {
     Reply::OK
 }
 
-fn tracking(call: &Call) -> Reply {
+/// `CLIENT NO-TOUCH ON|OFF`, as in Redis 7.2. Reads through Freshet never
+/// change what PostgreSQL holds of a key, so there is nothing to leave untouched.
+fn no_touch(call: &Call) -> Reply {
     let wish = call.request.arg(2);
-    if is_word(wish, "OFF") {
-        Reply::OK
-    } else if is_word(wish, "ON") {
-        Reply::error("ERR Freshet does not serve client-side caching yet")
-    } else {
-        syntax_error()
+    match is_word(wish, "ON") || is_word(wish, "OFF") {
+        true => Reply::OK,
+        false => syntax_error(),
     }
 }
 
@@ -152,25 +145,47 @@ fn unblock(call: &Call) -> Reply {
     }
 }
 
-/// The kinds of clients that Redis tells apart. Freshet has normal ones.
-fn is_normal_type(name: &[u8]) -> Result<bool, Reply> {
-    if is_word(name, "normal") {
-        return Ok(true);
+/// The kinds of clients that Redis tells apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Subscribed,
+    /// Replicas and masters, of which Freshet has none.
+    Replica,
+}
+
+impl Kind {
+    fn named(name: &[u8]) -> Result<Self, Reply> {
+        let kinds = [
+            ("normal", Self::Normal),
+            ("pubsub", Self::Subscribed),
+            ("slave", Self::Replica),
+            ("replica", Self::Replica),
+            ("master", Self::Replica),
+        ];
+        let found = kinds.iter().find(|(word, _)| is_word(name, word));
+        let found = found.map(|(_, kind)| *kind);
+        found.ok_or_else(|| error_with("ERR Unknown client type '", name, "'"))
     }
-    let others = ["slave", "replica", "master", "pubsub"];
-    if others.iter().any(|other| is_word(name, other)) {
-        return Ok(false);
+
+    fn of(entry: &Entry) -> Self {
+        match entry.profile().subscribed.is_any() {
+            true => Self::Subscribed,
+            false => Self::Normal,
+        }
     }
-    Err(error_with("ERR Unknown client type '", name, "'"))
 }
 
 fn list(hub: &Hub, call: &Call) -> Reply {
     let request = &call.request;
     let shown = match request.len() {
         2 => hub.registry.entries(),
-        4 if is_word(request.arg(2), "TYPE") => match is_normal_type(request.arg(3)) {
-            Ok(true) => hub.registry.entries(),
-            Ok(false) => Vec::new(),
+        4 if is_word(request.arg(2), "TYPE") => match Kind::named(request.arg(3)) {
+            Ok(kind) => {
+                let mut entries = hub.registry.entries();
+                entries.retain(|entry| Kind::of(entry) == kind);
+                entries
+            }
             Err(reply) => return reply,
         },
         count if count > 3 && is_word(request.arg(2), "ID") => {
@@ -204,7 +219,7 @@ struct Filter {
     peer: Option<Bytes>,
     local: Option<Bytes>,
     user: Option<Bytes>,
-    normal: Option<bool>,
+    kind: Option<Kind>,
     spare_self: bool,
 }
 
@@ -216,7 +231,7 @@ impl Filter {
                 .is_none_or(|wanted| text().as_bytes() == wanted)
         };
         self.id.is_none_or(|id| id == entry.id)
-            && self.normal != Some(false)
+            && self.kind.is_none_or(|kind| kind == Kind::of(entry))
             && is(&self.peer, &|| entry.peer.to_string())
             && is(&self.local, &|| entry.local.to_string())
             && is(&self.user, &|| entry.profile().user.to_string())
@@ -280,7 +295,7 @@ fn filter(hub: &Hub, call: &Call) -> Result<Filter, Reply> {
                     .ok_or_else(|| Reply::error("ERR client-id should be greater than 0"))?,
             );
         } else if is_word(option, "TYPE") {
-            filter.normal = Some(is_normal_type(&value)?);
+            filter.kind = Some(Kind::named(&value)?);
         } else if is_word(option, "ADDR") {
             filter.peer = Some(value);
         } else if is_word(option, "LADDR") {
@@ -300,9 +315,7 @@ fn filter(hub: &Hub, call: &Call) -> Result<Filter, Reply> {
 }
 
 fn check_user(hub: &Hub, name: &[u8]) -> Result<(), Reply> {
-    let config = hub.config();
-    let known = name == b"default" || config.auth.users.keys().any(|user| user.as_bytes() == name);
-    if known {
+    if hub.users.find(name).is_some() {
         return Ok(());
     }
     Err(error_with("ERR No such user '", name, "'"))

@@ -5,17 +5,52 @@ use crate::model::Reply;
 /// The lines of `<family> HELP`.
 pub fn reply(family: &str) -> Option<Reply> {
     let text = match family {
+        "ACL" => ACL,
         "CLIENT" => CLIENT,
         "CONFIG" => CONFIG,
         "LATENCY" => LATENCY,
         "MEMORY" => MEMORY,
         "MODULE" => MODULE,
         "OBJECT" => OBJECT,
+        "PUBSUB" => PUBSUB,
         "SLOWLOG" => SLOWLOG,
+        "XGROUP" => XGROUP,
+        "XINFO" => XINFO,
         _ => return None,
     };
     Some(Reply::Array(text.lines().map(Reply::Simple).collect()))
 }
+
+const ACL: &str = "\
+ACL <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CAT [<category>]
+    List all commands that belong to <category>, or all command categories
+    when no category is specified.
+DELUSER <username> [<username> ...]
+    Delete a list of users.
+DRYRUN <username> <command> [<arg> ...]
+    Returns whether the user can execute the given command without executing the command.
+GETUSER <username>
+    Get the user's details.
+GENPASS [<bits>]
+    Generate a secure 256-bit user password. The optional `bits` argument can
+    be used to specify a different size.
+LIST
+    Show users details in config file format.
+LOAD
+    Reload users from the ACL file.
+LOG [<count> | RESET]
+    Show the ACL log entries.
+SAVE
+    Save the current config to the ACL file.
+SETUSER <username> <attribute> [<attribute> ...]
+    Create or modify a user with the specified attributes.
+USERS
+    List all the registered usernames.
+WHOAMI
+    Return the current connection username.
+HELP
+    Prints this help.";
 
 const CLIENT: &str = "\
 CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
@@ -145,6 +180,22 @@ REFCOUNT <key>
 HELP
     Prints this help.";
 
+const PUBSUB: &str = "\
+PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CHANNELS [<pattern>]
+    Return the currently active channels matching a <pattern> (default: '*').
+NUMPAT
+    Return number of subscriptions to patterns.
+NUMSUB [<channel> ...]
+    Return the number of subscribers for the specified channels, excluding
+    pattern subscriptions(default: no channels).
+SHARDCHANNELS [<pattern>]
+    Return the currently active shard level channels matching a <pattern> (default: '*').
+SHARDNUMSUB [<shardchannel> ...]
+    Return the number of subscribers for the specified shard level channel(s)
+HELP
+    Prints this help.";
+
 const SLOWLOG: &str = "\
 SLOWLOG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
 GET [<count>]
@@ -156,5 +207,35 @@ LEN
     Return the length of the slowlog.
 RESET
     Reset the slowlog.
+HELP
+    Prints this help.";
+
+const XGROUP: &str = "\
+XGROUP <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CREATE <key> <groupname> <id|$> [option]
+    Create a new consumer group. Options are:
+    * MKSTREAM
+      Create the empty stream if it does not exist.
+    * ENTRIESREAD entries_read
+      Set the group's entries_read counter (internal use).
+CREATECONSUMER <key> <groupname> <consumer>
+    Create a new consumer in the specified group.
+DELCONSUMER <key> <groupname> <consumer>
+    Remove the specified consumer.
+DESTROY <key> <groupname>
+    Remove the specified group.
+SETID <key> <groupname> <id|$> [ENTRIESREAD entries_read]
+    Set the current group ID and entries_read counter.
+HELP
+    Prints this help.";
+
+const XINFO: &str = "\
+XINFO <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+CONSUMERS <key> <groupname>
+    Show consumers of <groupname>.
+GROUPS <key>
+    Show the stream consumer groups.
+STREAM <key> [FULL [COUNT <count>]
+    Show information about the stream.
 HELP
     Prints this help.";

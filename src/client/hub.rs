@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 
+use super::pause::Pause;
 use super::registry::Registry;
 use super::slowlog::SlowLog;
 use super::stats::Stats;
+use super::users::Users;
 use crate::config::Config;
 use crate::flow::Flow;
 
@@ -23,8 +25,12 @@ pub struct Hub {
     pub registry: Registry,
     /// What was counted.
     pub stats: Stats,
+    /// Who may do what.
+    pub users: Users,
     /// What took long.
     pub slowlog: SlowLog,
+    /// Whether clients wait.
+    pub pause: Pause,
     /// 40 hexadecimal digits that tell this run of the program from any other.
     pub run_id: String,
     /// When the program started.
@@ -35,11 +41,12 @@ pub struct Hub {
     address: OnceLock<SocketAddr>,
     working: Budget,
     receiving: Budget,
+    waiting: Budget,
 }
 
 /// A bound on bytes, shared by all connections.
 pub struct Budget {
-    semaphore: Semaphore,
+    semaphore: Arc<Semaphore>,
     units: u32,
 }
 
@@ -49,7 +56,7 @@ impl Budget {
             .unwrap_or(u32::MAX)
             .max(1);
         Self {
-            semaphore: Semaphore::new(units as usize),
+            semaphore: Arc::new(Semaphore::new(units as usize)),
             units,
         }
     }
@@ -68,6 +75,25 @@ impl Budget {
             .await
             .expect("the semaphore is never closed")
     }
+
+    /// Makes `held` hold `bytes` in all, if so many are free; never waits, since whoever
+    /// holds some may be waiting for its own client.
+    pub fn try_grow(&self, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> bool {
+        let units = u32::try_from(bytes.div_ceil(ACCOUNTED_BYTES)).unwrap_or(u32::MAX);
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let missing = units.saturating_sub(u32::try_from(has).unwrap_or(u32::MAX));
+        if missing == 0 {
+            return true;
+        }
+        let Ok(more) = Arc::clone(&self.semaphore).try_acquire_many_owned(missing) else {
+            return false;
+        };
+        match held {
+            Some(held) => held.merge(more),
+            None => *held = Some(more),
+        }
+        true
+    }
 }
 
 impl Hub {
@@ -79,7 +105,9 @@ impl Hub {
             flow,
             registry: Registry::default(),
             stats: Stats::default(),
+            users: Users::default(),
             slowlog: SlowLog::default(),
+            pause: Pause::default(),
             run_id: (0..40)
                 .map(|_| char::from(b"0123456789abcdef"[rand::random_range(0..16)]))
                 .collect(),
@@ -87,6 +115,7 @@ impl Hub {
             started_at: SystemTime::now(),
             working: Budget::new(in_flight),
             receiving: Budget::new(in_flight),
+            waiting: Budget::new(in_flight),
             config,
             address: OnceLock::new(),
         }
@@ -110,6 +139,11 @@ impl Hub {
     /// The bound on bytes of requests that are being worked on.
     pub fn working(&self) -> &Budget {
         &self.working
+    }
+
+    /// The bound on bytes of commands that wait for EXEC, and of watched keys.
+    pub fn waiting(&self) -> &Budget {
+        &self.waiting
     }
 
     /// The bound on bytes of large requests that have not arrived in full.

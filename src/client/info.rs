@@ -12,6 +12,7 @@ use super::latency::percentile;
 use super::process;
 use crate::command::Call;
 use crate::model::Reply;
+use crate::pubsub::Space;
 
 /// The sections in Redis's order, and whether `INFO` shows them unasked.
 const SECTIONS: &[(&str, Shown)] = &[
@@ -148,7 +149,10 @@ fn clients(hub: &Hub, text: &mut Lines) {
         ("client_recent_max_input_buffer", &0),
         ("client_recent_max_output_buffer", &0),
         ("blocked_clients", &0),
-        ("tracking_clients", &0),
+        (
+            "tracking_clients",
+            &hub.flow.broker().tracking().sizes().clients,
+        ),
         ("clients_in_timeout_table", &0),
     ]);
 }
@@ -256,19 +260,21 @@ fn stats(hub: &Hub, text: &mut Lines) {
 
 fn more_stats(hub: &Hub, text: &mut Lines) {
     let stats = &hub.stats;
+    let broker = hub.flow.broker();
+    let tracking = broker.tracking().sizes();
     text.put_all(&[
         ("keyspace_hits", &0),
         ("keyspace_misses", &0),
-        ("pubsub_channels", &0),
-        ("pubsub_patterns", &0),
-        ("pubsubshard_channels", &0),
+        ("pubsub_channels", &broker.count(Space::Channel)),
+        ("pubsub_patterns", &broker.count(Space::Pattern)),
+        ("pubsubshard_channels", &broker.count(Space::Shard)),
         ("latest_fork_usec", &0),
         ("total_forks", &0),
         ("migrate_cached_sockets", &0),
         ("slave_expires_tracked_keys", &0),
-        ("tracking_total_keys", &0),
-        ("tracking_total_items", &0),
-        ("tracking_total_prefixes", &0),
+        ("tracking_total_keys", &tracking.keys),
+        ("tracking_total_items", &tracking.items),
+        ("tracking_total_prefixes", &tracking.prefixes),
         ("unexpected_error_replies", &0),
         ("total_error_replies", &stats.errors.load(Relaxed)),
         ("total_reads_processed", &stats.reads.load(Relaxed)),

@@ -2,14 +2,17 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::hub::Hub;
 use super::state::Client;
-use super::{access, clients, help, info, latency, operations, settings};
-use crate::command::{Call, args, docs, wrong_arity};
+use super::{
+    access, acl, clients, help, info, latency, operations, settings, subscribe, tracking,
+    transaction,
+};
+use crate::command::{Call, Class, args, docs, wrong_arity};
 use crate::model::{Db, Reply};
-use crate::resp::parse_integer;
+use crate::resp::{self, parse_integer};
 
 /// What becomes of the connection behind an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +23,17 @@ pub enum After {
     Close,
 }
 
-/// Answers a command of class `Local`. `None` is no answer at all, which
+/// Answers a command of class `Local` or `Transaction`. `None` is no answer at all, which
 /// `CLIENT REPLY OFF` and `SKIP` are due.
 pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Reply>, After) {
+    if call.command.class == Class::Transaction {
+        let (reply, after) = transaction::answer(client, hub, call).await;
+        return (Some(reply), after);
+    }
+    client.note_command(call);
+    if let Some(reply) = subscribe::answer(client, hub, call).await {
+        return (Some(reply), After::Continue);
+    }
     let reply = match call.command.name {
         "QUIT" => return (Some(Reply::OK), After::Close),
         "CLIENT|REPLY" => return (clients::reply(client, call), After::Continue),
@@ -33,6 +44,8 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
         // What waits is answered here; all others are answered at once.
         "INFO" => info::reply(hub, call).await,
         "DEBUG" => operations::debug(call).await,
+        "CLIENT|TRACKING" => tracking::tracking(client, hub, call).await,
+        "RESET" => reset(client, hub),
         _ => at_once(client, hub, call),
     };
     (Some(reply), After::Continue)
@@ -40,28 +53,25 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
 
 fn at_once(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
     match call.command.name {
-        "PING" => ping(call),
+        "PING" => ping(client, call),
         "ECHO" => Reply::Bulk(call.request.arg_bytes(1)),
         "SELECT" => select(client, call),
         "AUTH" => access::auth(client, hub, call),
         "HELLO" => access::hello(client, hub, call),
-        "RESET" => {
-            client.reset(hub);
-            Reply::Simple("RESET")
-        }
         "TIME" => time(),
         "LOLWUT" => Reply::Verbatim(
             *b"txt",
             Bytes::from(format!("Redis ver. {}\n", access::REDIS_VERSION)),
         ),
         _ => match call.command.family() {
+            "ACL" if !is_help(call) => acl::answer(client, hub, call),
             "CLIENT" if !is_help(call) => clients::answer(client, hub, call),
             "CONFIG" if !is_help(call) => settings::answer(hub, call),
             "LATENCY" if !is_help(call) => latency::answer(hub, call),
             "SLOWLOG" if !is_help(call) => slowlog(hub, call),
             "COMMAND" => docs::reply(call),
             family if is_help(call) => help::reply(family).unwrap_or_else(syntax_error),
-            _ => operations::answer(client, hub, call),
+            _ => operations::answer(hub, call),
         },
     }
 }
@@ -97,8 +107,24 @@ pub fn error_with(before: &str, words: &[u8], after: &str) -> Reply {
     Reply::Error(Bytes::from(text))
 }
 
-fn ping(call: &Call) -> Reply {
+/// What was told before is older than the answer to `RESET`.
+fn reset(client: &mut Client, hub: &Hub) -> Reply {
+    let mut out = BytesMut::new();
+    let protocol = client.protocol;
+    let listened = client.listens();
+    client.subscriptions = None;
+    client.tracked = None;
+    if let Some(mailbox) = client.entry.mail() {
+        mailbox.take(protocol, listened, &mut out);
+    }
+    client.reset(hub);
+    resp::encode(&Reply::Simple("RESET"), client.protocol, &mut out);
+    Reply::Raw(out.freeze())
+}
+
+fn ping(client: &Client, call: &Call) -> Reply {
     match call.request.len() {
+        1 | 2 if let Some(reply) = subscribe::ping(client, call) => reply,
         1 => Reply::Simple("PONG"),
         2 => Reply::Bulk(call.request.arg_bytes(1)),
         _ => wrong_arity(call.command),
@@ -106,22 +132,26 @@ fn ping(call: &Call) -> Reply {
 }
 
 fn select(client: &mut Client, call: &Call) -> Reply {
-    let Some(index) = parse_integer(call.request.arg(1)) else {
-        return not_an_integer();
-    };
-    if i32::try_from(index).is_err() {
-        return Reply::error(
-            "ERR value is out of range, value must between -2147483648 and 2147483647",
-        );
-    }
-    match u8::try_from(index).ok().and_then(Db::new) {
-        Some(db) => {
+    match selected(call) {
+        Ok(db) => {
             client.db = db;
             client.publish();
             Reply::OK
         }
-        None => Reply::error("ERR DB index is out of range"),
+        Err(reply) => reply,
     }
+}
+
+/// The database that a `SELECT` names.
+pub fn selected(call: &Call) -> Result<Db, Reply> {
+    let index = parse_integer(call.request.arg(1)).ok_or_else(not_an_integer)?;
+    if i32::try_from(index).is_err() {
+        return Err(Reply::error(
+            "ERR value is out of range, value must between -2147483648 and 2147483647",
+        ));
+    }
+    let db = u8::try_from(index).ok().and_then(Db::new);
+    db.ok_or_else(|| Reply::error("ERR DB index is out of range"))
 }
 
 fn time() -> Reply {

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::hub::Hub;
 use super::local::{not_an_integer, syntax_error};
 use super::process;
-use super::state::Client;
 use crate::command::args::is_word;
 use crate::command::{Call, wrong_arity};
 use crate::model::Reply;
@@ -19,7 +18,7 @@ use crate::resp::parse_integer;
 const SLEEP_MAX: Duration = Duration::from_secs(300);
 
 /// Answers the commands that are about the server as a whole.
-pub fn answer(client: &Client, hub: &Hub, call: &Call) -> Reply {
+pub fn answer(hub: &Hub, call: &Call) -> Reply {
     match call.command.name {
         "ROLE" => Reply::Array(vec![
             Reply::bulk("master"),
@@ -34,10 +33,6 @@ pub fn answer(client: &Client, hub: &Hub, call: &Call) -> Reply {
         "SHUTDOWN" => {
             Reply::error("ERR Freshet is not stopped by its clients; send the process SIGTERM")
         }
-        "ACL|WHOAMI" => match &client.user {
-            Some(user) => Reply::bulk(user.to_string()),
-            None => Reply::Null,
-        },
         "MODULE|LIST" => Reply::Array(Vec::new()),
         "MEMORY|DOCTOR" => Reply::Verbatim(
             *b"txt",

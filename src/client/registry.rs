@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use super::state::{Eviction, Library};
 use crate::model::{Db, Protocol};
+use crate::pubsub::{Bell, Mailbox};
 
 /// Where a client, or the socket that it connected to, is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +63,42 @@ pub struct Profile {
     pub protocol: Protocol,
     /// Whether it asked not to be evicted.
     pub eviction: Eviction,
+    /// Between MULTI and EXEC: the number of commands that wait.
+    pub queued: Option<usize>,
+    /// To how many channels, patterns and channels of shards it is subscribed.
+    pub subscribed: Subscribed,
+    /// Whether it is told of changes of what it read.
+    pub tracks: Tracks,
+}
+
+/// Numbers of channels, patterns and channels of shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Channels.
+    pub channels: usize,
+    /// Patterns.
+    pub patterns: usize,
+    /// Channels of shards.
+    pub shards: usize,
+}
+
+impl Subscribed {
+    /// Whether there is any.
+    pub fn is_any(self) -> bool {
+        self.channels + self.patterns + self.shards > 0
+    }
+}
+
+/// What others see of a client's tracking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tracks {
+    /// It does not.
+    #[default]
+    No,
+    /// Keys that it reads; and the client that is told instead, or 0.
+    Reads(u64),
+    /// Keys with its prefixes; likewise.
+    Prefixes(u64),
 }
 
 /// One connected client.
@@ -79,7 +116,9 @@ pub struct Entry {
     pub since: Instant,
     order: AtomicU8,
     idle_check: AtomicBool,
-    waker: Mutex<Option<Waker>>,
+    bell: Arc<Bell>,
+    /// What it is told without asking; made when it may be told something.
+    mailbox: OnceLock<Arc<Mailbox>>,
     profile: Mutex<Profile>,
 }
 
@@ -112,19 +151,23 @@ impl Entry {
 
     /// Makes the connection look around, if it waits for its client.
     fn wake(&self) {
-        let waker = lock(&self.waker).clone();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.bell.ring();
     }
 
     /// Called by the connection's task whenever it begins to wait.
     pub fn will_wait(&self, waker: &Waker) {
-        let mut slot = lock(&self.waker);
-        match &mut *slot {
-            Some(known) => known.clone_from(waker),
-            None => *slot = Some(waker.clone()),
-        }
+        self.bell.will_wait(waker);
+    }
+
+    /// Where mail for the client goes; if it is new, it holds so many bytes.
+    pub fn mailbox(&self, bytes_max: usize) -> &Arc<Mailbox> {
+        self.mailbox
+            .get_or_init(|| Arc::new(Mailbox::new(Arc::clone(&self.bell), bytes_max)))
+    }
+
+    /// Where its mail is, if there may be any.
+    pub fn mail(&self) -> Option<&Mailbox> {
+        self.mailbox.get().map(|mailbox| &**mailbox)
     }
 
     /// What others may see of the connection.
@@ -143,12 +186,8 @@ impl Entry {
     pub fn line(&self, now: Instant) -> Vec<u8> {
         let profile = self.profile().clone();
         let whole_seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let flags = match (&self.peer, profile.eviction) {
-            (Address::Tcp(_), Eviction::Allowed) => "N",
-            (Address::Tcp(_), Eviction::Refused) => "e",
-            (Address::Unix(_), Eviction::Allowed) => "U",
-            (Address::Unix(_), Eviction::Refused) => "Ue",
-        };
+        let flags = flags(&self.peer, &profile);
+        let queued = profile.queued.map_or("-1".to_owned(), |n| n.to_string());
         let mut line = format!(
             "id={} addr={} laddr={} fd={} name=",
             self.id, self.peer, self.local, self.descriptor
@@ -160,13 +199,20 @@ impl Entry {
             name => name.to_ascii_lowercase(),
         };
         let rest = format!(
-            " age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 multi=-1 qbuf=0 qbuf-free=0 \
+            " age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={queued} qbuf=0 qbuf-free=0 \
              argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={command} \
-             user={} redir=-1 resp={} lib-name=",
+             user={} redir={} resp={} lib-name=",
             whole_seconds(self.since),
             whole_seconds(profile.active_at),
             profile.db.index(),
+            profile.subscribed.channels,
+            profile.subscribed.patterns,
+            profile.subscribed.shards,
             profile.user,
+            match profile.tracks {
+                Tracks::No => -1,
+                Tracks::Reads(id) | Tracks::Prefixes(id) => i64::try_from(id).unwrap_or(i64::MAX),
+            },
             match profile.protocol {
                 Protocol::Resp2 => 2,
                 Protocol::Resp3 => 3,
@@ -178,6 +224,24 @@ impl Entry {
         line.extend_from_slice(&profile.library.version);
         line
     }
+}
+
+/// The letters that say in which states a client is, in Redis's order.
+fn flags(peer: &Address, profile: &Profile) -> String {
+    let letters = [
+        ('P', profile.subscribed.is_any()),
+        ('x', profile.queued.is_some()),
+        ('t', profile.tracks != Tracks::No),
+        ('B', matches!(profile.tracks, Tracks::Prefixes(_))),
+        ('U', matches!(peer, Address::Unix(_))),
+        ('e', profile.eviction == Eviction::Refused),
+    ];
+    let set: String = letters
+        .iter()
+        .filter(|(_, is_set)| *is_set)
+        .map(|(letter, _)| letter)
+        .collect();
+    if set.is_empty() { "N".to_owned() } else { set }
 }
 
 /// All connected clients, by number; as many as the limit on clients allows.
@@ -214,7 +278,8 @@ impl Registry {
             since: now,
             order: AtomicU8::new(Order::Serve as u8),
             idle_check: AtomicBool::new(false),
-            waker: Mutex::new(None),
+            bell: Arc::default(),
+            mailbox: OnceLock::new(),
             profile: Mutex::new(Profile {
                 active_at: now,
                 command: "",
@@ -224,6 +289,9 @@ impl Registry {
                 library: Library::default(),
                 protocol: Protocol::default(),
                 eviction: Eviction::default(),
+                queued: None,
+                subscribed: Subscribed::default(),
+                tracks: Tracks::default(),
             }),
         });
         entries.insert(entry.id, Arc::clone(&entry));
@@ -233,7 +301,10 @@ impl Registry {
     /// Forgets a client whose connection has ended.
     pub fn remove(&self, id: u64) {
         let mut entries = lock(&self.entries);
-        entries.remove(&id);
+        let gone = entries.remove(&id);
+        if let Some(mailbox) = gone.as_ref().and_then(|entry| entry.mail()) {
+            mailbox.close();
+        }
         if entries.is_empty() {
             self.ended.notify_waiters();
         }
@@ -247,6 +318,11 @@ impl Registry {
     /// Whether nobody is connected.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The client of that number, while it is connected.
+    pub fn find(&self, id: u64) -> Option<Arc<Entry>> {
+        lock(&self.entries).get(&id).cloned()
     }
 
     /// All clients, in the order in which they connected.

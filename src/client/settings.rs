@@ -1,5 +1,6 @@
 //! `CONFIG`: the settings of Redis that clients ask for, as far as Freshet has
-//! them. What they are is decided by Freshet's own configuration file.
+//! them. What they are is decided by Freshet's own configuration file, but for
+//! `notify-keyspace-events`, which clients may set for this proxy until it ends.
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use super::local::error_with;
 use super::slowlog::{ENTRIES_MAX, SLOWER_THAN};
 use crate::command::glob::{Case, matches};
 use crate::command::{Call, wrong_arity};
-use crate::model::{DATABASES, Reply};
+use crate::model::{DATABASES, EventClasses, Reply};
 use crate::resp::Limits;
 
 /// Answers `CONFIG <subcommand>`.
@@ -49,24 +50,42 @@ fn set(hub: &Hub, call: &Call) -> Reply {
     if !call.request.len().is_multiple_of(2) {
         return wrong_arity(call.command);
     }
-    let name = call.request.arg(2);
-    let known = values(hub)
-        .iter()
-        .any(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
-    if known {
-        error_with(
-            "ERR CONFIG SET failed (possibly related to argument '",
-            name,
-            "') - Freshet is configured by its file and environment",
-        )
-    } else {
-        error_with(
-            "ERR Unknown option or number of arguments for CONFIG SET - '",
-            name,
-            "'",
-        )
+    let known = values(hub);
+    let mut classes = None;
+    let pairs: Vec<&[u8]> = call.request.args().skip(2).collect();
+    for pair in pairs.chunks(2) {
+        let (name, value) = (pair[0], pair[1]);
+        let is_known = |(known, _): &(&str, String)| name.eq_ignore_ascii_case(known.as_bytes());
+        if !known.iter().any(is_known) {
+            return error_with(
+                "ERR Unknown option or number of arguments for CONFIG SET - '",
+                name,
+                "'",
+            );
+        }
+        let failed = |why: &str| {
+            let start = "ERR CONFIG SET failed (possibly related to argument '";
+            error_with(start, name, &format!("') - {why}"))
+        };
+        if !name.eq_ignore_ascii_case(EVENTS.as_bytes()) {
+            return failed("Freshet is configured by its file and environment");
+        }
+        if classes.is_some() {
+            return failed("duplicate parameter");
+        }
+        classes = EventClasses::parse(value);
+        if classes.is_none() {
+            return failed("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.");
+        }
     }
+    if let Some(classes) = classes {
+        hub.flow.broker().set_event_classes(classes);
+    }
+    Reply::OK
 }
+
+/// The one setting that clients may change.
+const EVENTS: &str = "notify-keyspace-events";
 
 /// All settings that `CONFIG GET` knows, by Redis's names.
 fn values(hub: &Hub) -> Vec<(&'static str, String)> {
@@ -101,6 +120,7 @@ fn values(hub: &Hub) -> Vec<(&'static str, String)> {
         ),
         ("slowlog-max-len", ENTRIES_MAX.to_string()),
         ("loglevel", "notice".to_owned()),
+        (EVENTS, hub.flow.broker().event_classes().to_string()),
     ];
     own.into_iter().chain(fixed).collect()
 }
@@ -115,7 +135,6 @@ const FIXED: &[(&str, &str)] = &[
     ("maxmemory", "0"),
     ("maxmemory-policy", "noeviction"),
     ("maxmemory-samples", "5"),
-    ("notify-keyspace-events", ""),
     ("tcp-keepalive", "300"),
     ("tcp-backlog", "511"),
     ("protected-mode", "no"),

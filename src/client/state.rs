@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::access;
 use super::hub::Hub;
-use super::registry::Entry;
+use super::registry::{Entry, Subscribed, Tracks};
+use super::tracking::Tracked;
+use super::transaction::{Block, Watchlist};
+use super::users::Account;
+use crate::command::{Call, flags};
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
+use crate::pubsub::{Listens, Mailbox, Space, Subscriptions};
 use crate::resp::Trust;
 
 /// Whether replies are sent (`CLIENT REPLY`).
@@ -23,12 +28,24 @@ pub enum Replies {
     SkipNext,
 }
 
-/// What a connection is there for. Transactions and subscriptions are to be further modes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a connection is there for.
+#[derive(Debug, Default)]
 pub enum Mode {
     /// Requests are answered as they come.
     #[default]
     Normal,
+    /// Requests wait for EXEC.
+    Queueing(Box<Block>),
+}
+
+impl Mode {
+    /// The commands that wait for EXEC.
+    pub fn queued(&self) -> &[Call] {
+        match self {
+            Self::Normal => &[],
+            Self::Queueing(block) => block.calls(),
+        }
+    }
 }
 
 /// Whether the client may be evicted for its memory (`CLIENT NO-EVICT`).
@@ -61,11 +78,17 @@ pub struct Client {
     /// The protocol in which it is answered.
     pub protocol: Protocol,
     /// Who it is, once it has authenticated, or need not.
-    pub user: Option<Arc<str>>,
+    pub user: Option<Arc<Account>>,
     /// Whether it is answered.
     pub replies: Replies,
     /// What it is there for.
     pub mode: Mode,
+    /// The keys that the next EXEC must find unchanged.
+    pub watched: Watchlist,
+    /// What it is subscribed to, if it ever was to anything.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// What it is told of changes, if it asked for that.
+    pub tracked: Option<Box<Tracked>>,
 }
 
 impl Client {
@@ -75,9 +98,57 @@ impl Client {
             entry,
             db: Db::default(),
             protocol: Protocol::default(),
-            user: access::initial_user(&hub.config().auth),
+            user: access::initial_user(hub),
             replies: Replies::default(),
             mode: Mode::default(),
+            watched: Watchlist::default(),
+            subscriptions: None,
+            tracked: None,
+        }
+    }
+
+    /// Where its mail goes.
+    pub fn mailbox(&self, hub: &Hub) -> Arc<Mailbox> {
+        let bytes_max = hub.config().limits.output_buffer.as_usize();
+        Arc::clone(self.entry.mailbox(bytes_max))
+    }
+
+    /// Whether it is subscribed to anything.
+    pub fn listens(&self) -> Listens {
+        match &self.subscriptions {
+            Some(subscriptions) => subscriptions.listens(),
+            None => Listens::No,
+        }
+    }
+
+    /// Appends the mail that has come to `out`.
+    pub fn take_mail(&self, out: &mut BytesMut) {
+        if let Some(mailbox) = self.entry.mail() {
+            mailbox.take(self.protocol, self.listens(), out);
+        }
+    }
+
+    /// Called before `call` is answered in place.
+    pub fn note_command(&mut self, call: &Call) {
+        if let Some(tracked) = &mut self.tracked
+            && call.command.family() != "CLIENT"
+        {
+            tracked.after_command();
+        }
+    }
+
+    /// Called before `calls` run: if it keeps copies, it is told from now on
+    /// when one of the keys that they read changes.
+    pub fn remember_reads(&mut self, hub: &Hub, calls: &[Call]) {
+        let Some(tracked) = &mut self.tracked else {
+            return;
+        };
+        for call in calls {
+            if tracked.remembers() && call.command.flags.has(flags::READONLY) {
+                let names = call.key_indices().map(|index| call.request.arg(index));
+                hub.flow.broker().tracking().remember(self.entry.id, names);
+            }
+            tracked.after_command();
         }
     }
 
@@ -86,6 +157,7 @@ impl Client {
         Origin {
             db: self.db,
             protocol: self.protocol,
+            client: self.entry.id,
         }
     }
 
@@ -109,8 +181,22 @@ impl Client {
         let mut profile = self.entry.profile();
         profile.db = self.db;
         profile.protocol = self.protocol;
+        profile.queued = match &self.mode {
+            Mode::Normal => None,
+            Mode::Queueing(block) => Some(block.queued()),
+        };
+        if let Some(subscriptions) = &self.subscriptions {
+            profile.subscribed = Subscribed {
+                channels: subscriptions.count(Space::Channel),
+                patterns: subscriptions.count(Space::Pattern),
+                shards: subscriptions.count(Space::Shard),
+            };
+        } else {
+            profile.subscribed = Subscribed::default();
+        }
+        profile.tracks = self.tracked.as_ref().map_or(Tracks::No, |t| t.shown());
         profile.user = match &self.user {
-            Some(user) => Arc::clone(user),
+            Some(user) => Arc::clone(&user.name),
             None => access::default_user(),
         };
     }

@@ -104,6 +104,7 @@ fn class_name(class: Class) -> &'static str {
         Class::Write => "write",
         Class::Keyspace => "keyspace",
         Class::Flush => "flush",
+        Class::Transaction => "transaction",
         Class::Unserved => "unserved",
     }
 }

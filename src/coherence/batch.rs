@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::{Attempt, Job};
-use super::{Fence, Phase, Refusal};
-use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX};
-use crate::engine::{self, Need, Workspace};
-use crate::model::{Effect, Generation, Key, Reply, UnixMs, Value, Version};
+use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal, Seen, Step, Unit};
+use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
+use crate::engine::{self, Need, Workspace, replay};
+use crate::model::{Effect, Event, EventClasses, Generation, Key, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
     Written,
@@ -35,10 +35,11 @@ pub(super) struct Prepared {
     pub(super) id: String,
     /// Its mark in the store.
     pub(super) attempt: store::Attempt,
-    /// One for each call, in order.
-    pub(super) replies: Vec<Reply>,
+    /// One for each unit, in order.
+    pub(super) replies: Vec<Answer>,
     changed: Vec<(Key, Effect, Version)>,
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
     now: UnixMs,
 }
 
@@ -46,6 +47,24 @@ impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
         self.changed.is_empty()
+    }
+
+    /// Tells what was committed. Called in the order of commits.
+    pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
+        audience.hear_events(&self.events);
+        if self.changed.is_empty() || !audience.wants_changes() {
+            return;
+        }
+        let authors = authors(jobs);
+        let told: Vec<Heard<'_>> = self
+            .changed
+            .iter()
+            .map(|(key, ..)| Heard {
+                key,
+                author: authors.get(key).copied().flatten(),
+            })
+            .collect();
+        audience.hear_changes(&told);
     }
 
     /// The keys that were begun in the cache.
@@ -94,6 +113,7 @@ impl Prepared {
 
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
+        self.events.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
@@ -104,9 +124,25 @@ fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
     match effect {
         Effect::Whole(entry) => match &entry.value {
             Value::String(value) => cache.string_op(value.clone(), entry.expires_at, now),
-            Value::Collection(_) => Op::Invalidate,
+            Value::Collection(whole) => match replay::rebuild(whole) {
+                Ok(commands) => {
+                    cache.collection_op((Told::Whole, whole.len()), commands, entry.expires_at, now)
+                }
+                Err(_) => Op::Invalidate,
+            },
         },
-        Effect::Delta(_) => Op::Invalidate,
+        Effect::Delta(entry) => match &entry.value {
+            Value::Collection(changed) => {
+                let commands = replay::repeat(changed);
+                cache.collection_op(
+                    (Told::Delta, changed.len()),
+                    commands,
+                    entry.expires_at,
+                    now,
+                )
+            }
+            Value::String(_) => Op::Invalidate,
+        },
         Effect::Delete => Op::Absent,
         Effect::Expiry(expires_at) => cache.expiry_op(*expires_at, now),
     }
@@ -145,21 +181,30 @@ impl Failure {
 
 /// The effects of a batch, sorted by key, with what is known of each row.
 struct Plan {
-    replies: Vec<Reply>,
+    replies: Vec<Answer>,
     changes: Vec<(Key, Effect, RowState)>,
+    /// For each change, the number of what its row holds.
+    contents: Vec<Option<i64>>,
     /// Keys that were loaded and not changed.
     seen: Vec<(Key, Version)>,
+    events: Vec<Event>,
+    /// Keys without a row, not changed, that must not come to be meanwhile.
+    held: Vec<Key>,
     now: UnixMs,
+    /// Whether a call needed more than was loaded.
+    is_short: bool,
 }
 
 impl Plan {
     fn stored(&self) -> Vec<Change<'_>> {
         self.changes
             .iter()
-            .map(|(key, effect, row)| Change {
+            .zip(&self.contents)
+            .map(|((key, effect, row), content_id)| Change {
                 key,
                 effect,
                 row: *row,
+                content_id: *content_id,
             })
             .collect()
     }
@@ -239,6 +284,7 @@ impl<'a> Batch<'a> {
                 key,
                 effect,
                 row: RowState::LockedOrBlind,
+                content_id: None,
             })
             .collect();
         let written = session
@@ -277,6 +323,7 @@ impl<'a> Batch<'a> {
             replies: plan.replies,
             changed,
             seen: plan.seen,
+            events: plan.events,
             now: plan.now,
         }
     }
@@ -289,7 +336,7 @@ impl<'a> Batch<'a> {
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
-            .map(|(key, need)| LoadRequest { key, need })
+            .map(|(key, need)| LoadRequest::new(key, need))
             .collect();
         let (guard, locked, now) = session
             .begin_and_load(self.attempt, &requests)
@@ -301,14 +348,24 @@ impl<'a> Batch<'a> {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
         let plan = run(jobs, workspace, &requests, &locked, now);
-        if plan.changes.is_empty() {
+        if plan.is_short {
+            // The next attempt loads whole values.
+            return Err(Failure::early(Cause::Moved(Refusal::Contended)));
+        }
+        if plan.changes.is_empty() && plan.held.is_empty() {
             return Ok((plan, Vec::new()));
         }
         let changes = plan.stored();
         let keys: Vec<&Key> = plan.changes.iter().map(|(key, ..)| key).collect();
-        let (written, begun) = tokio::join!(session.write(&changes, plan.now), self.begin(&keys));
+        let (written, held, begun) = tokio::join!(
+            session.write(&changes, plan.now),
+            session.hold_absent(&plan.held, plan.now),
+            self.begin(&keys)
+        );
         let written = written.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
+        let held = held.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         begun.map_err(|cause| self.begun(cause, plan.keys()))?;
+        let written = if held { written } else { Written::Contended };
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((plan, versions))
@@ -430,32 +487,48 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
     }
 }
 
-/// What must be loaded. If anything must, all keys of the batch are locked, so
-/// that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job]) -> BTreeMap<Key, Need> {
+/// What must be loaded; after a first try whole values. If anything must, all keys of
+/// the batch are locked, so that every transaction takes its locks in key order.
+pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
-    for_each_call(jobs, |call, db| {
-        for (key, need) in engine::needs(call, db) {
-            needs.entry(key).or_default().add(need);
+    // Whether a key is new is known only if it is looked for.
+    let looks_for_keys = jobs
+        .iter()
+        .any(|job| job.events.contains(EventClasses::NEW));
+    for unit in units(jobs) {
+        for Step { db, call } in &unit.steps {
+            for (key, need) in engine::needs(call, *db) {
+                needs.entry(key).or_default().add(need);
+            }
+            if looks_for_keys {
+                for key in call.keys(*db) {
+                    needs.entry(key).or_default();
+                }
+            }
         }
-    });
+        for (key, _) in &unit.watched {
+            needs.entry(key.clone()).or_default();
+        }
+    }
     if !needs.is_empty() {
-        for_each_call(jobs, |call, db| {
-            for key in call.keys(db) {
+        for Step { db, call } in units(jobs).flat_map(|unit| &unit.steps) {
+            for key in call.keys(*db) {
                 needs.entry(key).or_default();
             }
-        });
+        }
+    }
+    if tries > 0 {
+        needs.values_mut().for_each(|need| need.whole = true);
     }
     needs
 }
 
-fn for_each_call(jobs: &[Job], mut visit: impl FnMut(&crate::command::Call, crate::model::Db)) {
-    for unit in jobs.iter().flat_map(|job| &job.units) {
-        for call in &unit.calls {
-            visit(call, unit.db);
-        }
-    }
+fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
+    jobs.iter().flat_map(|job| &job.units)
 }
+
+/// What was loaded of each key.
+type Known<'a> = AHashMap<&'a Key, &'a Locked>;
 
 /// Runs every unit in order on one workspace.
 fn run(
@@ -465,11 +538,15 @@ fn run(
     locked: &[Locked],
     now: UnixMs,
 ) -> Plan {
-    let mut replies = Vec::new();
-    for_each_call(jobs, |call, db| {
-        replies.push(engine::execute(call, db, &mut workspace, now))
-    });
-    let known: AHashMap<&Key, &Locked> = requests.iter().map(|r| &r.key).zip(locked).collect();
+    let known: Known<'_> = requests.iter().map(|r| &r.key).zip(locked).collect();
+    let mut events = None;
+    if jobs.iter().any(|job| job.events.is_active()) {
+        events = Some(Vec::new());
+    }
+    let replies: Vec<Answer> = units(jobs)
+        .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
+        .collect();
+    let is_short = workspace.is_short();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
         .into_iter()
@@ -482,22 +559,99 @@ fn run(
         })
         .collect();
     changes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let contents = changes
+        .iter()
+        .map(|(key, ..)| known.get(key).and_then(|locked| locked.content_id))
+        .collect();
+    let is_changed = |key: &Key| changes.binary_search_by(|(held, ..)| held.cmp(key)).is_ok();
     let seen = requests
         .iter()
         .zip(locked)
-        .filter(|(request, _)| {
-            changes
-                .binary_search_by(|(key, ..)| key.cmp(&request.key))
-                .is_err()
-        })
+        .filter(|(request, _)| !is_changed(&request.key))
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
+    let held = held(units(jobs).zip(&replies), &known, is_changed);
     Plan {
         replies,
         changes,
+        contents,
         seen,
+        events: events.unwrap_or_default(),
+        held,
         now,
+        is_short,
     }
+}
+
+/// The client that changed each key; none where it may have been several.
+fn authors(jobs: &[Job]) -> AHashMap<Key, Option<u64>> {
+    let mut authors: AHashMap<Key, Option<u64>> = AHashMap::new();
+    for unit in units(jobs) {
+        let author = (unit.client != 0).then_some(unit.client);
+        for key in unit.steps.iter().flat_map(|s| s.call.keys(s.db)) {
+            authors
+                .entry(key)
+                .and_modify(|known| *known = (*known).filter(|_| *known == author))
+                .or_insert(author);
+        }
+    }
+    authors
+}
+
+fn run_unit(
+    unit: &Unit,
+    workspace: &mut Workspace,
+    known: &Known<'_>,
+    now: UnixMs,
+    mut events: Option<&mut Vec<Event>>,
+) -> Answer {
+    let holds = |(key, seen): &(Key, Seen)| {
+        // A unit before it in this very batch counts as any other writer.
+        workspace.effect(key).is_none() && known.get(key).is_some_and(|locked| seen.holds(locked))
+    };
+    unit.watched.iter().all(holds).then(|| {
+        let replies = unit.steps.iter();
+        replies
+            .map(|Step { db, call }| match &mut events {
+                Some(events) => engine::execute_telling(call, *db, workspace, now, events),
+                None => engine::execute(call, *db, workspace, now),
+            })
+            .collect()
+    })
+}
+
+/// A row that is missing locks nothing. A unit over several keys that relies on one
+/// of them being absent would see half of another proxy's unit that creates it,
+/// or commit beside it: such keys are held by placeholder rows.
+fn held<'a>(
+    answered: impl Iterator<Item = (&'a Unit, &'a Answer)>,
+    known: &Known<'_>,
+    is_changed: impl Fn(&Key) -> bool,
+) -> Vec<Key> {
+    let mut held = Vec::new();
+    for (unit, answer) in answered {
+        let several = || {
+            unit.steps
+                .iter()
+                .any(|s| s.call.key_indices().nth(1).is_some())
+        };
+        if answer.is_none() || known.is_empty() || !(unit.is_block() || several()) {
+            continue;
+        }
+        let needed = unit.steps.iter().flat_map(|s| engine::needs(&s.call, s.db));
+        let watched = unit.watched.iter().map(|(key, _)| key.clone());
+        let keys: Vec<Key> = needed.map(|(key, _)| key).chain(watched).collect();
+        if unit.is_block() || keys.iter().any(&is_changed) {
+            let is_free = |key: &Key| known.get(key).is_some_and(|locked| !locked.has_row);
+            held.extend(
+                keys.into_iter()
+                    .filter(|key| is_free(key) && !is_changed(key)),
+            );
+        }
+    }
+    held.sort_unstable();
+    held.dedup();
+    held
 }
 
 fn is_reserved(key: &Key) -> bool {

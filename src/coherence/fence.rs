@@ -402,6 +402,11 @@ impl Follower {
             }
             _ => {}
         }
+        if !self.orders.is_empty() {
+            // Another proxy brought the cache back before this one saw it out of use.
+            let reason = "FLUSHALL, FLUSHDB or SWAPDB".to_owned();
+            return self.raise(row.generation, reason).await;
+        }
         if let Err(error) = self.check_cache(row).await {
             return self.raise(row.generation, error.to_string()).await;
         }

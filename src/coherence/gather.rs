@@ -1,16 +1,21 @@
 //! What waits becomes a batch; a blind one is begun in the cache while the
 //! batch before it is still being committed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::batch::{Batch, Failure, Prepared, needs};
 use super::lane::Job;
 use super::{Fence, Phase};
 use crate::cache::Cache;
 use crate::store::{Session, Store};
+
+/// A batch is closed while the lane is busy only with one of so many parts of what
+/// is in flight: a half, so that one batch is in the store while another is in the
+/// cache or with its clients. Smaller ones cost more in all than their overlap gains.
+const PARTS: usize = 2;
 
 /// A batch for the commit lane.
 pub(super) struct Gathered {
@@ -37,12 +42,44 @@ fn is_open(session: &SharedSession) -> bool {
     session.is_some_and(|session| !session.is_closed())
 }
 
+/// A batch that is still open.
+struct Gathering {
+    jobs: Vec<Job>,
+    units: usize,
+    bytes: usize,
+}
+
+impl Gathering {
+    fn new(first: Job) -> Self {
+        Self {
+            units: first.units.len(),
+            bytes: first.bytes,
+            jobs: vec![first],
+        }
+    }
+
+    /// Gives the job back if it does not fit.
+    fn add(&mut self, job: Job, max_units: usize, max_bytes: usize) -> Result<(), Job> {
+        let (units, bytes) = (self.units + job.units.len(), self.bytes + job.bytes);
+        if units > max_units || bytes > max_bytes {
+            return Err(job);
+        }
+        (self.units, self.bytes) = (units, bytes);
+        self.jobs.push(job);
+        Ok(())
+    }
+}
+
 /// The task before the lane's.
 pub(super) struct Gatherer {
     pub(super) store: Arc<Store>,
     pub(super) cache: Arc<Cache>,
     pub(super) fence: Arc<Fence>,
     pub(super) queue: mpsc::Receiver<Job>,
+    /// Whether the lane has nothing to commit.
+    pub(super) lane_waits: watch::Receiver<bool>,
+    /// Units that wait or are worked on.
+    pub(super) in_flight: Arc<AtomicUsize>,
     /// Numbers of attempts, shared with the lane.
     pub(super) numbers: Arc<AtomicU64>,
     /// The lane's connection to the store.
@@ -68,7 +105,8 @@ impl Gatherer {
         }
     }
 
-    /// What waits now, up to the bounds of a batch; waits only for the first job.
+    /// What waits, up to the bounds of a batch. Every batch has a price of its own,
+    /// so while the lane has work, a batch smaller than its share is not closed.
     async fn gather(&mut self) -> Option<Vec<Job>> {
         let first = match self.carried.take() {
             Some(job) => job,
@@ -79,18 +117,28 @@ impl Gatherer {
                 job
             }
         };
-        let (mut units, mut bytes) = (first.units.len(), first.bytes);
-        let mut jobs = vec![first];
-        while let Ok(job) = self.queue.try_recv() {
-            units += job.units.len();
-            bytes += job.bytes;
-            if units > self.max_units || bytes > self.max_bytes {
+        let mut batch = Gathering::new(first);
+        loop {
+            let next = match self.queue.try_recv() {
+                Ok(job) => Some(job),
+                Err(_) if self.is_enough(batch.units) => None,
+                Err(_) => tokio::select! {
+                    job = self.queue.recv() => job,
+                    _ = self.lane_waits.wait_for(|waits| *waits) => None,
+                },
+            };
+            let Some(job) = next else { break };
+            if let Err(job) = batch.add(job, self.max_units, self.max_bytes) {
                 self.carried = Some(job);
                 break;
             }
-            jobs.push(job);
         }
-        Some(jobs)
+        Some(batch.jobs)
+    }
+
+    /// Whether a batch of `units` may be closed although nothing more waits.
+    fn is_enough(&self, units: usize) -> bool {
+        *self.lane_waits.borrow() || units * PARTS >= self.in_flight.load(Ordering::Relaxed)
     }
 
     /// Begins a batch that needs nothing loaded: nothing that is committed
@@ -101,7 +149,7 @@ impl Gatherer {
         };
         // A begin takes the keys out of the cache: not for writes that would only
         // be refused, while reads of them could go on.
-        if !is_open(&self.session) || !needs(jobs).is_empty() {
+        if !is_open(&self.session) || !needs(jobs, 0).is_empty() {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

@@ -8,19 +8,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
-use super::{Fence, Phase, Refusal};
+use super::{Answer, Audience, Fence, Phase, Refusal, Unit};
 use crate::cache::Cache;
-use crate::command::Call;
 use crate::config;
-use crate::model::{Db, Reply, Version};
-use crate::store::{self, Outcome, Session, Store, StoreError};
+use crate::model::{EventClasses, Version};
+use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
 const FORGET_EVERY: u64 = 5_000;
@@ -39,26 +37,19 @@ const APPLY_TRIES: u32 = 3;
 /// How long a batch waits for the fence when the cache refused its apply.
 const FENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Commands that commit together or not at all.
-#[derive(Clone, Debug)]
-pub struct Unit {
-    /// The database they run in.
-    pub db: Db,
-    /// One command, or those of a MULTI block.
-    pub calls: SmallVec<[Call; 1]>,
-}
-
 /// Units of one connection in their order, and where their replies go.
 pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
-    answer: oneshot::Sender<Result<Vec<Reply>, Refusal>>,
+    /// The classes of events that are wanted of them.
+    pub(super) events: EventClasses,
+    answer: oneshot::Sender<Result<Vec<Answer>, Refusal>>,
     /// Its share of the lane's bounds, given back when it is answered.
     _room: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 impl Job {
-    pub(super) fn answer(self, replies: Result<Vec<Reply>, Refusal>) {
+    pub(super) fn answer(self, replies: Result<Vec<Answer>, Refusal>) {
         // A client that has gone does not want its answer.
         let _ = self.answer.send(replies);
     }
@@ -72,7 +63,8 @@ pub struct Lane {
     bytes_room: Arc<Semaphore>,
     bytes_max: u32,
     progress: Arc<Progress>,
-    in_flight: AtomicUsize,
+    in_flight: Arc<AtomicUsize>,
+    audience: Arc<dyn Audience>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -103,6 +95,7 @@ impl Lane {
         cache: Arc<Cache>,
         fence: Arc<Fence>,
         settings: &config::Commit,
+        audience: Arc<dyn Audience>,
     ) -> Arc<Self> {
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
         let progress = Arc::new(Progress {
@@ -114,6 +107,8 @@ impl Lane {
         let numbers = Arc::new(AtomicU64::new(0));
         // One batch is begun ahead, no more: it would only grow old.
         let (gathered, batches) = mpsc::channel(1);
+        let (waits, lane_waits) = watch::channel(false);
+        let in_flight = Arc::new(AtomicUsize::new(0));
         let shared_session = SharedSession::default();
         let gatherer = Gatherer {
             session: Arc::clone(&shared_session),
@@ -121,6 +116,8 @@ impl Lane {
             cache: Arc::clone(&cache),
             fence: Arc::clone(&fence),
             queue,
+            lane_waits,
+            in_flight: Arc::clone(&in_flight),
             numbers: Arc::clone(&numbers),
             max_units: settings.max_batch_units as usize,
             max_bytes: settings.max_batch_bytes.as_usize(),
@@ -132,12 +129,14 @@ impl Lane {
             fence,
             meters: LaneMeters::new(),
             batches,
+            waits,
             session: None,
             shared_session,
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
             unknown_timeout: settings.unknown_timeout,
             numbers,
+            audience: Arc::clone(&audience),
         };
         tokio::spawn(gatherer.run(gathered));
         tokio::spawn(worker.run());
@@ -148,19 +147,16 @@ impl Lane {
             bytes_room: Arc::new(Semaphore::new(bytes_max as usize)),
             bytes_max,
             progress,
-            in_flight: AtomicUsize::new(0),
+            in_flight,
+            audience,
         })
     }
 
-    /// Commits `units` in their order; one reply for each call, in order. Waits
+    /// Commits `units` in their order; one answer for each, in order. Waits
     /// for room in the lane first: that is the back-pressure on clients.
-    pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Reply>, Refusal> {
+    pub async fn submit(&self, units: Vec<Unit>) -> Result<Vec<Answer>, Refusal> {
         let count = units.len();
-        let bytes = units
-            .iter()
-            .flat_map(|unit| &unit.calls)
-            .map(|call| call.request.raw().len())
-            .sum::<usize>();
+        let bytes = units.iter().map(Unit::bytes).sum::<usize>();
         let units_wanted = (count as u32).min(self.units_max);
         let bytes_wanted = ((bytes >> 10) as u32).min(self.bytes_max);
         let room = (
@@ -180,6 +176,7 @@ impl Lane {
             .send(Job {
                 units,
                 bytes,
+                events: self.audience.event_classes(),
                 answer,
                 _room: Some(room),
             })
@@ -246,6 +243,8 @@ struct Worker {
     fence: Arc<Fence>,
     meters: LaneMeters,
     batches: mpsc::Receiver<Gathered>,
+    /// Whether it has nothing to commit, for the gatherer to hurry.
+    waits: watch::Sender<bool>,
     session: Option<Arc<Session>>,
     /// The same, for the gatherer to look at.
     shared_session: SharedSession,
@@ -253,11 +252,12 @@ struct Worker {
     progress: Arc<Progress>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
+    audience: Arc<dyn Audience>,
 }
 
 impl Worker {
     async fn run(mut self) {
-        while let Some(Gathered { jobs, ahead }) = self.batches.recv().await {
+        while let Some(Gathered { jobs, ahead }) = self.next().await {
             let units = jobs.iter().map(|job| job.units.len()).sum::<usize>();
             self.meters.batch_units.record(units as f64);
             self.meters
@@ -266,6 +266,17 @@ impl Worker {
             self.meters.depth.set(units as f64);
             self.commit(jobs, ahead).await;
         }
+    }
+
+    /// The next batch; the gatherer is told if the lane has to wait for it.
+    async fn next(&mut self) -> Option<Gathered> {
+        if let Ok(ready) = self.batches.try_recv() {
+            return Some(ready);
+        }
+        self.waits.send_replace(true);
+        let next = self.batches.recv().await;
+        self.waits.send_replace(false);
+        next
     }
 
     /// Commits the jobs together; one by one if a unit among them is at fault.
@@ -291,6 +302,7 @@ impl Worker {
                 let single = vec![Job {
                     units: vec![unit.clone()],
                     bytes: 0,
+                    events: job.events,
                     answer,
                     _room: None,
                 }];
@@ -306,7 +318,10 @@ impl Worker {
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
                 match answer {
                     Ok(more) => replies.extend(more),
-                    Err(refusal) => replies.extend(unit.calls.iter().map(|_| refusal.reply())),
+                    Err(refusal) => {
+                        let refused = unit.steps.iter().map(|_| refusal.reply());
+                        replies.push(Some(refused.collect()));
+                    }
                 }
             }
             job.answer(Ok(replies));
@@ -440,7 +455,7 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let needs = needs(jobs);
+        let needs = needs(jobs, count);
         if needs.is_empty() {
             return self.commit_blind(batch, session, jobs, count).await;
         }
@@ -561,6 +576,7 @@ impl Worker {
             }
             Attempt::Committed(prepared) | Attempt::NothingToDo(prepared) => {
                 self.meters.committed.increment(units);
+                prepared.announce(&jobs, &*self.audience);
                 let Ok(permit) = Arc::clone(&self.applies).acquire_owned().await else {
                     return;
                 };
@@ -583,6 +599,7 @@ impl Worker {
     fn resolve_later(&self, prepared: Prepared) {
         let store = Arc::clone(&self.store);
         let telling = self.telling();
+        let audience = Arc::clone(&self.audience);
         tokio::spawn(async move {
             let found = outcome(&store, &prepared, RESOLVE_MAX).await;
             tracing::warn!(attempt = ?prepared.attempt, ?found, "the unanswered COMMIT is resolved");
@@ -599,6 +616,7 @@ impl Worker {
                     return telling.progress.finish(prepared.number);
                 }
             };
+            prepared.announce(&[], &*audience);
             telling.tell_and_answer(prepared, Vec::new()).await;
         });
     }
@@ -635,7 +653,9 @@ async fn outcome(store: &Store, prepared: &Prepared, limit: Duration) -> Option<
 
 /// The versions that the keys of a committed batch have by now, for the cache.
 async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
-    let snapshot = store.snapshot(&prepared.changed_keys()).await.ok()?;
+    let keys = prepared.changed_keys().into_iter();
+    let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
+    let snapshot = store.snapshot(&headers).await.ok()?;
     Some(snapshot.keys.iter().map(|found| found.version).collect())
 }
 
@@ -652,8 +672,7 @@ impl Telling {
         self.progress.finish(prepared.number);
         let mut replies = prepared.replies.into_iter();
         for job in jobs {
-            let count = job.units.iter().map(|unit| unit.calls.len()).sum();
-            let own: Vec<Reply> = replies.by_ref().take(count).collect();
+            let own = replies.by_ref().take(job.units.len()).collect();
             job.answer(told.clone().map(|()| own));
         }
     }

@@ -6,8 +6,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Refusal;
 use crate::engine::Loaded;
-use crate::model::{Generation, Key, UnixMs};
-use crate::store::{FenceState, Snapshot, Store};
+use crate::model::{Generation, UnixMs};
+use crate::store::{FenceState, LoadRequest, Snapshot, Store};
 
 /// Requests that may wait; more wait in their senders.
 const QUEUE: usize = 1024;
@@ -28,7 +28,7 @@ pub struct LoadedKeys {
 }
 
 struct Request {
-    keys: Vec<Key>,
+    keys: Vec<LoadRequest>,
     answer: oneshot::Sender<Result<LoadedKeys, Refusal>>,
 }
 
@@ -50,7 +50,7 @@ impl Loader {
     }
 
     /// Loads `keys`, at least one, from one snapshot that is taken after this call.
-    pub async fn load(&self, keys: Vec<Key>) -> Result<LoadedKeys, Refusal> {
+    pub async fn load(&self, keys: Vec<LoadRequest>) -> Result<LoadedKeys, Refusal> {
         let (answer, answered) = oneshot::channel();
         self.queue
             .send(Request { keys, answer })
@@ -66,7 +66,7 @@ async fn work(store: Arc<Store>, requests: Arc<tokio::sync::Mutex<mpsc::Receiver
         if requests.lock().await.recv_many(&mut batch, GATHER).await == 0 {
             return;
         }
-        let keys: Vec<Key> = batch
+        let keys: Vec<LoadRequest> = batch
             .iter()
             .flat_map(|request| request.keys.iter().cloned())
             .collect();

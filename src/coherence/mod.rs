@@ -1,5 +1,6 @@
 //! The only place where store and cache meet.
 
+mod audience;
 mod batch;
 mod fence;
 mod gather;
@@ -10,11 +11,14 @@ mod meters;
 mod read;
 mod refusal;
 mod sweep;
+mod unit;
 
+pub use audience::{Audience, Change};
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
-pub use lane::{Lane, Unit};
+pub use lane::Lane;
 pub use loader::Loader;
 pub use read::Reads;
 pub use refusal::Refusal;
 pub use sweep::purge_forever;
+pub use unit::{Answer, Seen, Step, Unit};

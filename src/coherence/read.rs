@@ -1,5 +1,6 @@
 //! Reads: hits, and the miss path look -> lease -> load -> fill -> answer.
 
+use std::collections::BTreeMap;
 use std::collections::hash_map::Entry as MapEntry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +12,12 @@ use tokio::sync::watch;
 use super::fence::SETTLE_MAX;
 use super::loader::LoadedKeys;
 use super::meters::ReadMeters;
-use super::{Fence, Lane, Loader, Phase, Refusal};
-use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX};
+use super::{Fence, Lane, Loader, Phase, Refusal, Seen, Step};
+use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX, Told};
 use crate::command::{Call, Class};
-use crate::engine::{self, Content, Loaded, Workspace};
+use crate::engine::{self, Content, Loaded, Need, Workspace, replay};
 use crate::model::{Db, Generation, Key, Reply, UnixMs, Value, Version};
-use crate::store::{FenceState, Store};
+use crate::store::{FenceState, Large, LoadRequest, Store};
 
 /// How often a read goes round (a writer, another's fill, the fence in its way)
 /// before it is answered from the store without setting anything.
@@ -34,6 +35,8 @@ enum Round {
     Answer(Reply),
     /// Something changed: ask the cache again.
     Again,
+    /// A key is too large for the cache: only the store can answer.
+    Large,
 }
 
 /// Why a round failed.
@@ -118,6 +121,7 @@ impl Reads {
             match self.round(call, db, &keys, generation, waits, &rerun).await {
                 Ok(Round::Answer(reply)) => return reply,
                 Ok(Round::Again) => {}
+                Ok(Round::Large) => break,
                 Err(Fault::Refusal(refusal)) => return refusal.reply(),
                 Err(Fault::Cache(error)) => {
                     self.fence.cache_failed(generation, &error, round).await
@@ -244,7 +248,11 @@ impl Reads {
         if !self.store.prove_dead(number).await.unwrap_or(false) {
             return false;
         }
-        let Ok(loaded) = self.loader.load(vec![key.clone()]).await else {
+        let Ok(loaded) = self
+            .loader
+            .load(vec![LoadRequest::header(key.clone())])
+            .await
+        else {
             return false;
         };
         let Some(found) = loaded.keys.first() else {
@@ -267,7 +275,7 @@ impl Reads {
         token: &str,
         looks: &[Look],
     ) -> Result<Round, Fault> {
-        let loaded = self.loader.load(keys.to_vec()).await?;
+        let loaded = self.loader.load(self.to_fill(call, db, keys)).await?;
         let content: Vec<Applied<'_>> = keys
             .iter()
             .zip(&loaded.keys)
@@ -308,7 +316,15 @@ impl Reads {
         if gaps.is_empty() {
             return Ok(Round::Again);
         }
-        let loaded = self.loader.load(gaps.clone()).await?;
+        let requests = gaps.iter().map(|key| LoadRequest {
+            key: key.clone(),
+            need: Need::value(),
+            of_large: Some(Large {
+                above: self.cache.lives().fill_elements,
+                need: Need::header(),
+            }),
+        });
+        let loaded = self.loader.load(requests.collect()).await?;
         let content: Vec<Applied<'_>> = gaps
             .iter()
             .zip(&loaded.keys)
@@ -320,7 +336,29 @@ impl Reads {
             .collect();
         self.meters
             .fills(&self.cache.fill(generation, token, &content).await?);
-        Ok(Round::Again)
+        let is_large = |found: &Loaded| match &found.content {
+            Content::Value(Value::Collection(collection)) => !collection.is_whole(),
+            _ => false,
+        };
+        Ok(if loaded.keys.iter().any(is_large) {
+            Round::Large
+        } else {
+            Round::Again
+        })
+    }
+
+    /// All of `keys` for the cache; of those too large for it what `call` needs.
+    fn to_fill(&self, call: &Call, db: Db, keys: &[Key]) -> Vec<LoadRequest> {
+        let mut needs = needs(call, db);
+        let request = |key: &Key| LoadRequest {
+            key: key.clone(),
+            need: Need::value(),
+            of_large: Some(Large {
+                above: self.cache.lives().fill_elements,
+                need: needs.remove(key).unwrap_or_default(),
+            }),
+        };
+        keys.iter().map(request).collect()
     }
 
     fn op(&self, found: &Loaded, leased: bool, now: UnixMs) -> Op {
@@ -330,32 +368,87 @@ impl Reads {
             Content::Value(Value::String(value)) => {
                 self.cache.string_op(value.clone(), found.expires_at, now)
             }
-            Content::Value(Value::Collection(_)) | Content::Header(_) => Op::Observe,
+            Content::Value(Value::Collection(whole)) => match replay::rebuild(whole) {
+                Ok(commands) => {
+                    let expires_at = found.expires_at;
+                    self.cache
+                        .collection_op((Told::Whole, whole.len()), commands, expires_at, now)
+                }
+                // Too large for the cache, and so only in part here.
+                Err(_) => Op::Observe,
+            },
+            Content::Header(_) => Op::Observe,
         }
     }
 
-    /// In bypass, or after too many rounds: the store's word, with the fence in its snapshot.
+    /// What the store says of `keys` (sorted, each once) for WATCH: told to the cache, so
+    /// that no read after it shows anything older.
+    pub async fn watch(&self, keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Refusal> {
+        let headers: Vec<LoadRequest> = keys.iter().cloned().map(LoadRequest::header).collect();
+        let loaded = self.load_and_tell(&headers).await?;
+        let seen = |found: Loaded| Seen {
+            version: found.version,
+            is_present: found.content != Content::Absent,
+        };
+        Ok(keys
+            .into_iter()
+            .zip(loaded.keys.into_iter().map(seen))
+            .collect())
+    }
+
+    /// Answers a block that only reads, from one snapshot of the store.
+    pub async fn block(&self, steps: &[Step]) -> Result<Vec<Reply>, Refusal> {
+        let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+        for Step { db, call } in steps {
+            for (key, need) in engine::needs(call, *db) {
+                needs.entry(key).or_default().add(need);
+            }
+        }
+        let requests: Vec<LoadRequest> = needs
+            .into_iter()
+            .map(|(key, need)| LoadRequest::new(key, need))
+            .collect();
+        let loaded = self.load_and_tell(&requests).await?;
+        let mut workspace = Workspace::default();
+        for (request, found) in requests.into_iter().zip(loaded.keys) {
+            workspace.load(request.key, found);
+        }
+        let run = |step: &Step| engine::execute(&step.call, step.db, &mut workspace, loaded.now);
+        Ok(steps.iter().map(run).collect())
+    }
+
+    /// In bypass, or after too many rounds: the store's word.
     async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
+        let mut needs = needs(call, db);
+        let requests: Vec<LoadRequest> = keys
+            .iter()
+            .map(|key| LoadRequest::new(key.clone(), needs.remove(key).unwrap_or_default()))
+            .collect();
+        let LoadedKeys {
+            keys: found, now, ..
+        } = self.load_and_tell(&requests).await?;
+        Ok(answer(call, db, keys, &found, now))
+    }
+
+    /// What one snapshot of the store says of `keys`, which the cache has been
+    /// told; in bypass the fence is in that snapshot.
+    async fn load_and_tell(&self, requests: &[LoadRequest]) -> Result<LoadedKeys, Refusal> {
         let started = Instant::now();
         let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
             let phase = self.fence.settled().await?;
-            let LoadedKeys {
-                keys: found,
-                now,
-                fence,
-            } = self.loader.load(keys.to_vec()).await?;
+            let loaded = self.loader.load(requests.to_vec()).await?;
             let told = match phase {
-                Phase::Bypass(generation) => fence == (generation, FenceState::Bypass),
+                Phase::Bypass(generation) => loaded.fence == (generation, FenceState::Bypass),
                 Phase::Closing(_) => false,
                 Phase::Active(generation) => {
-                    let observed: Vec<Applied<'_>> = keys
+                    let observed: Vec<Applied<'_>> = requests
                         .iter()
-                        .zip(&found)
-                        .filter(|(key, _)| !is_reserved(key))
-                        .map(|(key, found)| Applied {
-                            key,
+                        .zip(&loaded.keys)
+                        .filter(|(request, _)| !is_reserved(&request.key))
+                        .map(|(request, found)| Applied {
+                            key: &request.key,
                             op: Op::Observe,
                             version: found.version,
                         })
@@ -376,7 +469,7 @@ impl Reads {
                 }
             };
             if told {
-                return Ok(answer(call, db, keys, &found, now));
+                return Ok(loaded);
             }
             attempt += 1;
             let _ = self
@@ -440,6 +533,15 @@ impl Drop for Flight<'_> {
             }
         }
     }
+}
+
+/// What `call` needs of each of its keys.
+fn needs(call: &Call, db: Db) -> BTreeMap<Key, Need> {
+    let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+    for (key, need) in engine::needs(call, db) {
+        needs.entry(key).or_default().add(need);
+    }
+    needs
 }
 
 /// Runs a read on what the store said of its keys.

@@ -10,6 +10,10 @@ const OLDER_THAN: Duration = Duration::from_secs(3600);
 /// Rows looked at while writers wait: a few milliseconds.
 const PAGE_ROWS: i64 = 2000;
 /// Between two pages, and between two rounds over the table.
+/// Elements deleted in one statement, statements in a row, and the pause between two.
+const COLLECT_ROWS: i64 = 2000;
+const COLLECT_STEPS: u32 = 50;
+const COLLECT_PAUSE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(200);
 const ROUND_PAUSE: Duration = Duration::from_secs(300);
 
@@ -37,6 +41,21 @@ pub async fn purge_forever(store: Arc<Store>) {
                 ROUND_PAUSE
             }
         };
+        collect(&store).await;
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Deletes some elements of collections that are gone.
+async fn collect(store: &Store) {
+    for _ in 0..COLLECT_STEPS {
+        match store.collect(COLLECT_ROWS).await {
+            Ok(COLLECT_ROWS) => tokio::time::sleep(COLLECT_PAUSE).await,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::debug!(%error, "what is left of deleted collections waits");
+                return;
+            }
+        }
     }
 }

@@ -99,6 +99,11 @@ fn docs(request: &Request) -> Reply {
     })
 }
 
+/// Whether the command or subcommand `name` is in an access control category (without `@`).
+pub fn is_in_category(name: &str, category: &str) -> bool {
+    describe(name.as_bytes()).is_some_and(|(_, it)| it.has_category(category.as_bytes()))
+}
+
 /// What `COMMAND LIST FILTERBY` keeps.
 enum Filter<'a> {
     All,

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::docs::{Description, describe, field, items, place};
-use super::{args, lookup};
+use super::{Call, args, lookup};
 use crate::model::{Reply, Request};
 
 /// A key: its index among the arguments, and what the command does to it.
@@ -19,7 +19,10 @@ struct Found {
 
 /// The reply to `COMMAND GETKEYS`.
 pub(super) fn keys(request: &Request) -> Reply {
-    let named = Named { request };
+    let named = Named {
+        request,
+        skipped: SKIPPED,
+    };
     named.found().map_or_else(Reply::error, |found| {
         let keys = found.iter().map(|key| Reply::Bulk(named.bytes(key.index)));
         Reply::Array(keys.collect())
@@ -28,7 +31,10 @@ pub(super) fn keys(request: &Request) -> Reply {
 
 /// The reply to `COMMAND GETKEYSANDFLAGS`.
 pub(super) fn keys_and_flags(request: &Request) -> Reply {
-    let named = Named { request };
+    let named = Named {
+        request,
+        skipped: SKIPPED,
+    };
     named.found().map_or_else(Reply::error, |found| {
         let keys = found.into_iter().map(|key| {
             let name = Reply::Bulk(named.bytes(key.index));
@@ -38,25 +44,83 @@ pub(super) fn keys_and_flags(request: &Request) -> Reply {
     })
 }
 
+/// What is done to a key, as access rules tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access(u8);
+
+impl Access {
+    /// Neither.
+    pub const NONE: Self = Self(0);
+    /// Its content is read, and told or copied.
+    pub const READ: Self = Self(1);
+    /// Its content is changed.
+    pub const WRITE: Self = Self(2);
+    /// Both.
+    pub const BOTH: Self = Self(3);
+
+    /// Both of them together.
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is in it.
+    pub fn includes(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// What stands before a pattern in a rule.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::READ => "%R~",
+            Self::WRITE => "%W~",
+            _ => "~",
+        }
+    }
+}
+
+/// The keys of any call by their argument's index, and what is done to each. None where
+/// the arguments are such that the call will be refused.
+pub fn accessed(call: &Call) -> Vec<(usize, Access)> {
+    let named = Named {
+        request: &call.request,
+        skipped: 0,
+    };
+    let access = |found: Found| {
+        let does = |flag: &str| has_flag(&found.flags, flag);
+        let mut access = Access::NONE;
+        if does("access") {
+            access = access.with(Access::READ);
+        }
+        if does("insert") || does("update") || does("delete") {
+            access = access.with(Access::WRITE);
+        }
+        (found.index, access)
+    };
+    let found = named.found().unwrap_or_default();
+    found.into_iter().map(access).collect()
+}
+
 /// The full command behind `COMMAND GETKEYS`; its own name has index 0.
 struct Named<'a> {
     request: &'a Request,
+    /// Where the full command begins in the request.
+    skipped: usize,
 }
 
-/// Where the full command begins in the request.
+/// The words `COMMAND GETKEYS`.
 const SKIPPED: usize = 2;
 
 impl Named<'_> {
     fn len(&self) -> usize {
-        self.request.len() - SKIPPED
+        self.request.len() - self.skipped
     }
 
     fn arg(&self, index: usize) -> &[u8] {
-        self.request.arg(SKIPPED + index)
+        self.request.arg(self.skipped + index)
     }
 
     fn bytes(&self, index: usize) -> Bytes {
-        self.request.arg_bytes(SKIPPED + index)
+        self.request.arg_bytes(self.skipped + index)
     }
 
     fn is(&self, index: usize, word: &str) -> bool {

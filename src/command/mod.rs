@@ -10,6 +10,7 @@ mod resolve;
 mod table;
 
 pub use flags::Flags;
+pub use getkeys::{Access, accessed};
 pub use resolve::{resolve, wrong_arity};
 pub use table::{TABLE, lookup};
 
@@ -32,16 +33,17 @@ pub enum Class {
     Keyspace,
     /// Changes all keys of a database or of all: `FLUSHALL`.
     Flush,
+    /// Opens, ends or guards a MULTI block: `MULTI`, `EXEC`, `WATCH`.
+    Transaction,
     /// A Redis command that Freshet does not serve.
     Unserved,
 }
 
 /// Where a command's keys stand among its arguments.
 ///
-/// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `XREAD`,
-/// `MIGRATE`: none of them served) keywords say where further
-/// keys are; only [`docs`] knows these, for `COMMAND GETKEYS`. Of `GEORADIUS` only
-/// the first key is told here; [`Call::key_indices`] knows the other.
+/// For a few commands with the flag [`flags::MOVABLEKEYS`] (`SORT`, `MIGRATE`)
+/// keywords say where further keys are; only [`docs`] knows these, for `COMMAND GETKEYS`. Of
+/// `GEORADIUS` only the first key is told here; [`Call::key_indices`] knows the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// It names none.
@@ -62,6 +64,8 @@ pub enum Keys {
         /// Index of the number.
         count: u8,
     },
+    /// The first half of what stands behind the word `STREAMS` (`XREAD`, `XREADGROUP`).
+    BehindStreams,
 }
 
 /// One row of the command table.
@@ -137,6 +141,10 @@ impl Call {
                 let named = named.map_or(0, |n| n.clamp(0, count as i64) as usize);
                 (usize::from(fixed), at + 1, at + named, 1)
             }
+            Keys::BehindStreams => match self.streams_word() {
+                Some(at) => (0, at + 1, at + (count - at - 1) / 2, 1),
+                None => (0, 1, 0, 1),
+            },
         };
         let fixed = (fixed > 0).then_some(fixed);
         let last = last.min(count.saturating_sub(1));
@@ -164,6 +172,22 @@ impl Call {
             index += 1;
         }
         found
+    }
+
+    /// Where `STREAMS` stands among the options of `XREAD` and `XREADGROUP`.
+    pub fn streams_word(&self) -> Option<usize> {
+        let mut index = 1;
+        while index < self.request.len() {
+            let arg = self.request.arg(index);
+            index += match () {
+                () if args::is_word(arg, "STREAMS") => return Some(index),
+                () if args::is_word(arg, "GROUP") => 3,
+                () if args::is_word(arg, "COUNT") || args::is_word(arg, "BLOCK") => 2,
+                () if args::is_word(arg, "NOACK") => 1,
+                () => return None,
+            };
+        }
+        None
     }
 
     /// The names of the keys, in order; duplicates stay.

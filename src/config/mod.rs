@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::model::EventClasses;
 use reader::Reader;
 
 const fn ms(n: u64) -> Duration {
@@ -207,6 +208,8 @@ section! {
         clock_skew: Duration = ms(20), in Duration::ZERO..=secs(10);
         /// Longer values are read from the store each time.
         fill_limit: ByteSize = ByteSize::mb(16), in ByteSize::kb(1)..=ByteSize::mb(512);
+        /// Hashes, lists, sets, sorted sets and streams with more elements are read from the store each time.
+        fill_elements: u32 = 1_000_000, in 1..=100_000_000;
         /// What to do with a cache that may evict any key.
         on_allkeys_eviction: AllkeysEviction = AllkeysEviction::Warn;
     }
@@ -253,6 +256,14 @@ section! {
         run_calls: u32 = 1024, in 1..=100_000 => live;
         /// Bytes of requests of one client that are worked on together.
         run_bytes: ByteSize = ByteSize::mb(1), in ByteSize::kb(1)..=ByteSize::gb(1) => live;
+    }
+}
+
+section! {
+    /// `[notifications]`: what is told about keys.
+    Notifications = "notifications" {
+        /// Classes of events that are published, as in Redis's `notify-keyspace-events`.
+        keyspace_events: EventClasses = EventClasses::default() => live;
     }
 }
 
@@ -337,6 +348,8 @@ config! {
     fence: Fence,
     /// Bounds on clients.
     limits: Limits,
+    /// What is told about keys.
+    notifications: Notifications,
     /// Metrics and health.
     admin: Admin,
     /// What is logged.

@@ -49,6 +49,11 @@ impl Credential {
         Self(Sha256::digest(password.as_bytes()).into())
     }
 
+    /// The digest in hexadecimal digits.
+    pub fn digits(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Whether `given` is the password. Takes as long whatever the outcome.
     pub fn matches(&self, given: &[u8]) -> bool {
         let digest: [u8; 32] = Sha256::digest(given).into();

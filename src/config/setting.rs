@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use crate::model::EventClasses;
+
 /// A type that a setting can have.
 pub trait Setting: Sized {
     /// Reads it from text, as in an environment variable. The error completes
@@ -88,6 +90,13 @@ impl Setting for SocketAddr {
         text.parse().map_err(|_| {
             format!("must be an IP address and a port such as \"127.0.0.1:6380\", not `{text}`")
         })
+    }
+}
+
+impl Setting for EventClasses {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Self::parse(text.as_bytes())
+            .ok_or_else(|| format!("must consist of the letters Ag$lshzxeKEtmdn, not `{text}`"))
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::workspace::Live;
 use super::{
     Need, Needs, Refusal, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog, keyspace, lcs,
-    rdb, set, sets, string, zset,
+    list, rdb, set, sets, sort, stream, string, zset,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -37,11 +37,13 @@ static FAMILIES: LazyLock<AHashMap<&str, &Family>> = LazyLock::new(|| {
         geo::COMMANDS,
         hash::COMMANDS,
         hyperloglog::COMMANDS,
+        list::COMMANDS,
         sets::COMMANDS,
         sets::ALGEBRA,
+        sort::COMMANDS,
         zset::COMMANDS,
     ];
-    let rows = all.into_iter().flatten();
+    let rows = all.iter().chain(stream::COMMANDS).copied().flatten();
     rows.map(|family| (family.name, family)).collect()
 });
 
@@ -67,7 +69,14 @@ pub fn needs(call: &Call, db: Db) -> Needs {
             (_, Some(family)) => (family.needs)(call, db),
             (Class::Expiry, None) => every(Need::header()),
             (Class::Read | Class::Write, None) => every(Need::value()),
-            (Class::Local | Class::Keyspace | Class::Flush | Class::Unserved, None) => Needs::new(),
+            (
+                Class::Local
+                | Class::Keyspace
+                | Class::Flush
+                | Class::Transaction
+                | Class::Unserved,
+                None,
+            ) => Needs::new(),
         },
     }
 }
@@ -82,7 +91,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         workspace,
         now,
     };
-    run.dispatch().unwrap_or_else(Reply::from)
+    run.dispatch().unwrap_or_else(|refusal| {
+        if refusal == Refusal::NotLoaded {
+            run.workspace.note_short();
+        }
+        refusal.into()
+    })
 }
 
 /// One call in the course of being run.
@@ -266,25 +280,16 @@ pub(super) mod testing {
                 Err(reply) => return reply,
             };
             let db = Db::default();
-            let mut workspace = Workspace::default();
-            for (key, need) in needs(&call, db) {
-                let entry = self.entries.get(&key);
-                let content = match entry.map(|entry| &entry.value) {
-                    None => Content::Absent,
-                    Some(Value::Collection(whole)) => {
-                        Content::Value(Value::Collection(Box::new(need.part_of(whole))))
-                    }
-                    Some(value) if !need.whole => Content::Header(value.kind()),
-                    Some(value) => Content::Value(value.clone()),
-                };
-                let loaded = Loaded {
-                    version: Version(1),
-                    content,
-                    expires_at: entry.and_then(|e| e.expires_at),
-                };
-                workspace.load(key, loaded);
-            }
-            let reply = execute(&call, db, &mut workspace, self.now);
+            let mut needed = needs(&call, db);
+            let (reply, mut workspace) = loop {
+                let mut workspace = self.loaded(&needed);
+                let reply = execute(&call, db, &mut workspace, self.now);
+                let wanted = workspace.take_wanted();
+                if wanted.is_empty() {
+                    break (reply, workspace);
+                }
+                needed.extend(wanted);
+            };
             self.effects = workspace.take_effects().into_iter().collect();
             if matches!(reply, Reply::Error(_)) {
                 assert!(self.effects.is_empty(), "an error left {:?}", self.effects);
@@ -317,6 +322,33 @@ pub(super) mod testing {
             reply
         }
 
+        /// What is needed, as a store would load it.
+        fn loaded(&self, needed: &Needs) -> Workspace {
+            let mut added: BTreeMap<&Key, Need> = BTreeMap::new();
+            for (key, need) in needed {
+                added.entry(key).or_default().add(need.clone());
+            }
+            let mut workspace = Workspace::default();
+            for (key, need) in added {
+                let entry = self.entries.get(key);
+                let content = match entry.map(|entry| &entry.value) {
+                    None => Content::Absent,
+                    Some(Value::Collection(whole)) => {
+                        Content::Value(Value::Collection(Box::new(need.part_of(whole))))
+                    }
+                    Some(value) if !need.whole => Content::Header(value.kind()),
+                    Some(value) => Content::Value(value.clone()),
+                };
+                let loaded = Loaded {
+                    version: Version(1),
+                    content,
+                    expires_at: entry.and_then(|e| e.expires_at),
+                };
+                workspace.load(key.clone(), loaded);
+            }
+            workspace
+        }
+
         /// Runs a command given as words, and shows the reply as text.
         pub fn text(&mut self, line: &str) -> String {
             let args: Vec<&str> = line.split_whitespace().collect();
@@ -335,7 +367,7 @@ pub(super) mod testing {
                 let items: Vec<String> = items.iter().map(show).collect();
                 format!("[{}]", items.join(" "))
             }
-            Reply::Map(pairs) => {
+            Reply::Map(pairs) | Reply::MapOfPairs(pairs) => {
                 let pairs: Vec<String> = pairs
                     .iter()
                     .map(|(k, v)| format!("{}={}", show(k), show(v)))

@@ -55,6 +55,17 @@ fn next_place(hash: &mut Collection) -> f64 {
     meta as f64
 }
 
+/// A hash of these fields and values in this order; `None` if a field stands there twice.
+pub(super) fn from_pairs(pairs: impl IntoIterator<Item = (Bytes, Bytes)>) -> Option<Collection> {
+    let mut hash = Collection::new(Kind::Hash);
+    for (field, value) in pairs {
+        if !put(&mut hash, field, value).ok()? {
+            return None;
+        }
+    }
+    Some(hash)
+}
+
 /// `HSET` and `HMSET`.
 fn hset(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     if run.len() % 2 == 1 {

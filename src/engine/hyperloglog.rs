@@ -211,8 +211,8 @@ mod tests {
                 "-WRONGTYPE Operation against a key holding the wrong kind of value",
             ),
             ("PFADD p a", ":1"),
-            ("APPEND p x", ":23"),
-            ("PFADD p b", "-INVALIDOBJ Corrupted HLL object detected"),
+            ("APPEND p x", ":22"),
+            ("PFMERGE q p", "-INVALIDOBJ Corrupted HLL object detected"),
             ("PFCOUNT p", "-INVALIDOBJ Corrupted HLL object detected"),
         ]);
     }

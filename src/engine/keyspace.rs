@@ -3,10 +3,11 @@
 use smallvec::SmallVec;
 
 use super::dispatch::Run;
+use super::encoding::Encoding;
 use super::need::Need;
 use super::{Refusal, footprint};
 use crate::command::{Call, args};
-use crate::model::{DATABASES, Db, Key, Kind, Reply};
+use crate::model::{DATABASES, Db, Key, Reply};
 
 /// What `COPY`, `MOVE`, `RENAME` and `RENAMENX` must know of their keys.
 pub(super) fn needs(call: &Call, db: Db) -> SmallVec<[(Key, Need); 2]> {
@@ -175,31 +176,15 @@ pub(super) fn move_to(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::Integer(1))
 }
 
-/// The longest string that Redis keeps in one piece with its header.
-const EMBSTR_MAX: usize = 44;
-/// The longest text of a 64-bit integer.
-const INTEGER_TEXT_MAX: usize = 20;
-
-/// What Redis would choose for a string that was just set. For one that
-/// `APPEND` or `SETRANGE` made, Redis says `raw`; that history is not stored.
+/// What Redis would choose for a value that was just set as it is. A string that `APPEND`
+/// or `SETRANGE` made is `raw` there, and a collection that was once too large for its
+/// small form stays in the other; that history is not stored.
 pub(super) fn object_encoding(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(live) = run.live(&run.key(2))? else {
         return Ok(Reply::Null);
     };
-    if live.kind != Kind::String {
-        return Err(Refusal::Other(
-            "ERR Freshet does not serve OBJECT ENCODING of this type while the key is not in the cache",
-        ));
-    }
-    let value = live.string()?;
-    let encoding = if value.len() <= INTEGER_TEXT_MAX && args::integer(value).is_some() {
-        "int"
-    } else if value.len() <= EMBSTR_MAX {
-        "embstr"
-    } else {
-        "raw"
-    };
-    Ok(Reply::bulk(encoding))
+    let encoding = Encoding::of(live.value()?)?;
+    Ok(Reply::bulk(encoding.name()))
 }
 
 /// One reference: small integers, which Redis may share, are shared only in
@@ -243,12 +228,7 @@ pub(super) fn memory_usage(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(live) = run.live(&key)? else {
         return Ok(Reply::Null);
     };
-    if live.kind != Kind::String {
-        return Err(Refusal::Other(
-            "ERR Freshet does not serve MEMORY USAGE of this type while the key is not in the cache",
-        ));
-    }
-    let bytes = footprint::key(&key.name, live.value()?);
+    let bytes = footprint::key(&key.name, live.value()?)?;
     Ok(Reply::Integer(bytes as i64))
 }
 
@@ -314,6 +294,8 @@ mod tests {
         for (line, reply) in [
             ("SET i 12", "OK"),
             ("SET e x", "OK"),
+            ("HSET h f v", ":1"),
+            ("OBJECT ENCODING h", "\"listpack\""),
             ("OBJECT ENCODING i", "\"int\""),
             ("OBJECT ENCODING e", "\"embstr\""),
             ("OBJECT ENCODING long", "\"raw\""),

@@ -31,7 +31,14 @@ pub struct Need {
     /// For each of these fields: so many elements with the next fields above it
     /// that have the same first byte.
     pub after: BTreeMap<Bytes, u64>,
+    /// For each of these fields, which are loaded too: so many elements with the
+    /// next fields above the one that the first [`CURSOR_LEN`] bytes of its value
+    /// name (a stream's group keeps there which entry was delivered last).
+    pub behind: BTreeMap<Bytes, u64>,
 }
+
+/// How long the field is with which the value under a field of [`Need::behind`] begins.
+pub const CURSOR_LEN: usize = 17;
 
 /// What was found for a need beside the fields it names, each in ascending order.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +53,9 @@ pub struct Found {
     pub highest: Vec<Ranked>,
     /// For each of `after`.
     pub after: BTreeMap<Bytes, Vec<Bytes>>,
+    /// For each of `behind` that is there: the field that its value names, and
+    /// what stands above that.
+    pub behind: BTreeMap<Bytes, (Bytes, Vec<Bytes>)>,
 }
 
 impl Need {
@@ -118,6 +128,15 @@ impl Need {
         }
     }
 
+    /// `count` elements behind the one that the value under `field` names.
+    pub fn behind(field: Bytes, count: u64) -> Self {
+        Self {
+            fields: BTreeSet::from([field.clone()]),
+            behind: BTreeMap::from([(field, count)]),
+            ..Self::default()
+        }
+    }
+
     /// Adds what another call needs of the same key: two calls that each take
     /// the first element take two.
     pub fn add(&mut self, other: Self) {
@@ -136,6 +155,10 @@ impl Need {
             let count = self.after.entry(field).or_default();
             *count = count.saturating_add(more);
         }
+        for (field, more) in other.behind {
+            let count = self.behind.entry(field).or_default();
+            *count = count.saturating_add(more);
+        }
     }
 
     /// What is known of a collection of `size` elements after what this need asks for was found.
@@ -149,24 +172,25 @@ impl Need {
             self.highest,
             self.random,
         ];
-        let run = |(field, count): (&Bytes, &u64)| {
-            let next = found.after.get(field);
-            let is_full = next.is_some_and(|next| next.len() as u64 >= *count);
+        let run = |field: &Bytes, next: Option<&Vec<Bytes>>, count: u64| {
+            let is_full = next.is_some_and(|next| next.len() as u64 >= count);
             let end = next.and_then(|next| next.last()).filter(|_| is_full);
             (field.clone(), end.cloned())
         };
+        let after = self.after.iter().filter(|(_, count)| **count > 0);
+        let after = after.map(|(field, count)| run(field, found.after.get(field), *count));
+        let behind = self.behind.iter().filter(|(_, count)| **count > 0);
+        let behind = behind.filter_map(|(field, count)| {
+            let (cursor, next) = found.behind.get(field)?;
+            Some(run(cursor, Some(next), *count))
+        });
         Known {
             whole: self.whole || counts.iter().any(|count| *count >= counted),
             up_to: found.first.last().cloned(),
             from: found.last.first().cloned(),
             lowest_up_to: found.lowest.last().cloned(),
             highest_from: found.highest.first().cloned(),
-            runs: self
-                .after
-                .iter()
-                .filter(|(_, n)| **n > 0)
-                .map(run)
-                .collect(),
+            runs: after.chain(behind).collect(),
             none_below: None,
             none_above: None,
         }
@@ -182,7 +206,8 @@ impl Need {
         let found = self.found_in(collection, &all);
         let known = self.known(collection.kind(), collection.len(), &found);
         let random = rand::random_range(0..=all.len());
-        let after = found.after.values().flatten();
+        let behind = found.behind.values().flat_map(|(_, next)| next);
+        let after = found.after.values().flatten().chain(behind);
         let ranked = found
             .lowest
             .iter()
@@ -229,22 +254,27 @@ impl Need {
                 .collect(),
             _ => Vec::new(),
         };
-        let next = |(field, count): (&Bytes, &u64)| {
+        let next = |field: &[u8], count: u64| -> Vec<Bytes> {
             let next = all
                 .iter()
-                .filter(|(other, _)| *other > field && other.first() == field.first());
-            let next = next.take(at_most(*count, all.len()));
-            (
-                field.clone(),
-                next.map(|(other, _)| (*other).clone()).collect(),
-            )
+                .filter(|(other, _)| other[..] > *field && other.first() == field.first());
+            let next = next.take(at_most(count, all.len()));
+            next.map(|(other, _)| (*other).clone()).collect()
         };
+        let behind = |(field, count): (&Bytes, &u64)| {
+            let value = &collection.get(field).expect("it is whole")?.value;
+            let cursor = value.slice(..CURSOR_LEN.min(value.len()));
+            let next = next(&cursor, *count);
+            Some((field.clone(), (cursor, next)))
+        };
+        let after = |(field, count): (&Bytes, &u64)| (field.clone(), next(field, *count));
         Found {
             first: names(&all[..at_most(self.first, all.len())]),
             last: names(&all[all.len() - at_most(self.last, all.len())..]),
             lowest: ranked[..at_most(self.lowest, ranked.len())].to_vec(),
             highest: ranked[ranked.len() - at_most(self.highest, ranked.len())..].to_vec(),
-            after: self.after.iter().map(next).collect(),
+            after: self.after.iter().map(after).collect(),
+            behind: self.behind.iter().filter_map(behind).collect(),
         }
     }
 }

@@ -3,33 +3,20 @@
 //! A payload is: type, content, RDB version (2 bytes), CRC-64 of all before.
 //! Numbers are little-endian, lengths big-endian.
 
+mod content;
+mod packed;
+mod text;
+
 use bytes::Bytes;
 
+use super::Refusal;
 use super::dispatch::Run;
-use super::{Refusal, STRING_MAX, lzf};
-use crate::command::args;
 use crate::model::{Reply, UnixMs, Value};
+pub(super) use packed::{Listpack, element_len, listpack};
+pub(super) use text::{Reader, write_length, write_string};
 
 /// The newest version that is read, and the one that is written: Redis 7.0's.
 const VERSION: u16 = 10;
-/// The type byte of a string.
-const TYPE_STRING: u8 = 0;
-/// The type bytes that Redis 7.0 knows as values.
-const TYPES_KNOWN: [std::ops::RangeInclusive<u8>; 2] = [0..=7, 9..=19];
-/// Version and checksum.
-const FOOTER_LEN: usize = 10;
-
-/// Strings up to this length may be written as integers.
-const INTEGER_TEXT_MAX: usize = 11;
-/// Strings longer than this are compressed if that helps.
-const COMPRESS_OVER: usize = 20;
-
-const INT8: u8 = 0xc0;
-const INT16: u8 = 0xc1;
-const INT32: u8 = 0xc2;
-const LZF: u8 = 0xc3;
-const LENGTH_32: u8 = 0x80;
-const LENGTH_64: u8 = 0x81;
 
 const BAD_FORMAT: Refusal = Refusal::Other("ERR Bad data format");
 
@@ -112,94 +99,23 @@ pub(super) fn restore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::OK)
 }
 
-/// Only strings have a payload here so far; the cache dumps any type.
-const NOT_YET: Refusal = Refusal::Other(
-    "ERR Freshet does not serve DUMP of this type while the key is not in the cache",
-);
-
 /// The payload that `RESTORE` takes back.
 fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {
-    let Value::String(text) = value else {
-        return Err(NOT_YET);
-    };
-    let mut payload = Vec::with_capacity(text.len() + 9 + FOOTER_LEN);
-    payload.push(TYPE_STRING);
-    write_string(&mut payload, text);
+    let mut payload = Vec::new();
+    content::write(&mut payload, value)?;
     payload.extend_from_slice(&VERSION.to_le_bytes());
     let checksum = crc64(&payload);
     payload.extend_from_slice(&checksum.to_le_bytes());
     Ok(payload)
 }
 
-fn write_string(out: &mut Vec<u8>, text: &[u8]) {
-    if text.len() <= INTEGER_TEXT_MAX
-        && let Some(number) = args::integer(text)
-        && write_integer(out, number)
-    {
-        return;
-    }
-    if text.len() > COMPRESS_OVER
-        && let Some(compressed) = lzf::compress(text, text.len() - 4)
-    {
-        out.push(LZF);
-        write_length(out, compressed.len());
-        write_length(out, text.len());
-        out.extend_from_slice(&compressed);
-        return;
-    }
-    write_length(out, text.len());
-    out.extend_from_slice(text);
-}
-
-/// Writes a number of at most 32 bits; whether it was one.
-fn write_integer(out: &mut Vec<u8>, number: i64) -> bool {
-    if let Ok(number) = i8::try_from(number) {
-        out.push(INT8);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else if let Ok(number) = i16::try_from(number) {
-        out.push(INT16);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else if let Ok(number) = i32::try_from(number) {
-        out.push(INT32);
-        out.extend_from_slice(&number.to_le_bytes());
-    } else {
-        return false;
-    }
-    true
-}
-
-fn write_length(out: &mut Vec<u8>, len: usize) {
-    match len {
-        0..64 => out.push(len as u8),
-        64..16384 => out.extend_from_slice(&(0x4000 | len as u16).to_be_bytes()),
-        // Strings are far below 4 GiB.
-        _ => {
-            out.push(LENGTH_32);
-            out.extend_from_slice(&(len as u32).to_be_bytes());
-        }
-    }
-}
-
 /// The value that a payload holds.
 fn value_of(payload: &Bytes) -> Result<Value, Refusal> {
     check_footer(payload)?;
-    let mut reader = Reader {
-        // Redis, too, lets content run on into the footer.
-        rest: payload,
-    };
+    // Redis, too, lets content run on into the footer.
+    let mut reader = Reader::of(payload);
     let kind = reader.byte().ok_or(BAD_FORMAT)?;
-    if kind != TYPE_STRING {
-        let known = TYPES_KNOWN.iter().any(|range| range.contains(&kind));
-        return Err(if known {
-            Refusal::Other(
-                "ERR Freshet does not serve values of this type yet; nothing was changed",
-            )
-        } else {
-            BAD_FORMAT
-        });
-    }
-    let text = reader.string().ok_or(BAD_FORMAT)?;
-    Ok(Value::String(text))
+    content::read(kind, &mut reader).ok_or(BAD_FORMAT)
 }
 
 fn check_footer(payload: &[u8]) -> Result<(), Refusal> {
@@ -214,83 +130,6 @@ fn check_footer(payload: &[u8]) -> Result<(), Refusal> {
         return Err(wrong);
     }
     Ok(())
-}
-
-/// What is left to be read; every method returns `None` at the end or on damage.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-/// A length, or the way in which a string is encoded.
-enum Length {
-    Plain(u64),
-    Encoded(u8),
-}
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
-        let (byte, rest) = self.rest.split_first()?;
-        self.rest = rest;
-        Some(*byte)
-    }
-
-    fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (bytes, rest) = self.rest.split_at_checked(len)?;
-        self.rest = rest;
-        Some(bytes)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.rest.split_first_chunk::<N>()?;
-        self.rest = rest;
-        Some(*bytes)
-    }
-
-    fn length(&mut self) -> Option<Length> {
-        let first = self.byte()?;
-        Some(match first >> 6 {
-            0 => Length::Plain(u64::from(first)),
-            1 => {
-                let second = self.byte()?;
-                Length::Plain(u64::from(first & 0x3f) << 8 | u64::from(second))
-            }
-            3 => Length::Encoded(first),
-            _ => match first {
-                LENGTH_32 => Length::Plain(u64::from(u32::from_be_bytes(self.array()?))),
-                LENGTH_64 => Length::Plain(u64::from_be_bytes(self.array()?)),
-                _ => return None,
-            },
-        })
-    }
-
-    fn plain_length(&mut self) -> Option<usize> {
-        match self.length()? {
-            Length::Plain(len) => usize::try_from(len).ok().filter(|len| *len <= STRING_MAX),
-            Length::Encoded(_) => None,
-        }
-    }
-
-    fn string(&mut self) -> Option<Bytes> {
-        let encoding = match self.length()? {
-            Length::Plain(len) => {
-                let len = usize::try_from(len).ok()?;
-                return self.bytes(len).map(Bytes::copy_from_slice);
-            }
-            Length::Encoded(encoding) => encoding,
-        };
-        let number = match encoding {
-            INT8 => i64::from(i8::from_le_bytes(self.array()?)),
-            INT16 => i64::from(i16::from_le_bytes(self.array()?)),
-            INT32 => i64::from(i32::from_le_bytes(self.array()?)),
-            LZF => {
-                let (packed_len, len) = (self.plain_length()?, self.plain_length()?);
-                let packed = self.bytes(packed_len)?;
-                return lzf::decompress(packed, len).map(Bytes::from);
-            }
-            _ => return None,
-        };
-        Some(Bytes::from(number.to_string()))
-    }
 }
 
 /// CRC-64 as Redis computes it: the polynomial of Jones, reflected, start 0.
@@ -390,7 +229,7 @@ mod tests {
 
         #[test]
         fn damaged_content_is_refused_or_read_but_never_panics(content: Vec<u8>) {
-            let mut payload = vec![TYPE_STRING];
+            let mut payload = Vec::new();
             payload.extend_from_slice(&content);
             payload.extend_from_slice(&VERSION.to_le_bytes());
             let checksum = crc64(&payload);

@@ -132,15 +132,18 @@ fn scard(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 /// All members: integers by their value if Redis would keep them so, else in the order of their bytes.
 pub(super) fn in_order(set: &Collection) -> Result<Vec<(&Bytes, &Element)>, Refusal> {
     let mut all: Vec<_> = set.iter()?.collect();
-    if is_of_integers(all.iter().map(|(member, _)| *member)) {
+    if is_of_integers(all.len(), all.iter().map(|(member, _)| *member)) {
         all.sort_by_cached_key(|(member, _)| args::integer(member));
     }
     Ok(all)
 }
 
-/// Whether Redis would keep a set of these members as integers in their order.
-pub(super) fn is_of_integers<'a>(mut members: impl ExactSizeIterator<Item = &'a Bytes>) -> bool {
-    members.len() <= INTEGERS_MAX && members.all(|member| args::integer(member).is_some())
+/// Whether Redis would keep a set of these `count` members as integers in their order.
+pub(super) fn is_of_integers<'a>(
+    count: usize,
+    mut members: impl Iterator<Item = &'a Bytes>,
+) -> bool {
+    count <= INTEGERS_MAX && members.all(|member| args::integer(member).is_some())
 }
 
 fn smembers(run: &mut Run<'_>) -> Result<Reply, Refusal> {

@@ -4,7 +4,7 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::Refusal;
+use super::{Needs, Refusal};
 use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
@@ -35,12 +35,26 @@ pub struct Loaded {
 pub struct Workspace {
     loaded: AHashMap<Key, Loaded>,
     effects: AHashMap<Key, Effect>,
+    wanted: Needs,
+    is_short: bool,
+    /// Keys in the order of their changes, while that is asked for.
+    changed: Option<Vec<Key>>,
 }
 
 impl Workspace {
     /// Puts in what the store said of `key`.
     pub fn load(&mut self, key: Key, loaded: Loaded) {
         self.loaded.insert(key, loaded);
+    }
+
+    /// Whether a call needed more than was loaded: its reply is no answer, and
+    /// all calls must run again on whole values.
+    pub fn is_short(&self) -> bool {
+        self.is_short
+    }
+
+    pub(super) fn note_short(&mut self) {
+        self.is_short = true;
     }
 
     /// What the store said of `key`, if it was asked.
@@ -61,6 +75,39 @@ impl Workspace {
     /// Takes all effects out, in no order; what was loaded stays.
     pub fn take_effects(&mut self) -> AHashMap<Key, Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// Says what a call, which is refused as [`Refusal::NotLoaded`], needs to be run.
+    pub(super) fn want(&mut self, needs: Needs) {
+        self.wanted.extend(needs);
+    }
+
+    /// Takes out what calls turned out to need beside what [`super::needs`] told,
+    /// since only the keys loaded so far name it (`SORT ... BY weight_*`): load
+    /// it too, and run them all again. Empty after `NotLoaded`: the whole of
+    /// what was needed is to be loaded.
+    pub fn take_wanted(&mut self) -> Needs {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// From now on the keys that are changed are noted.
+    pub(super) fn begin_noting(&mut self) {
+        self.changed = Some(Vec::new());
+    }
+
+    /// The keys that were changed since, in order, each once.
+    pub(super) fn end_noting(&mut self) -> Vec<Key> {
+        self.changed.take().unwrap_or_default()
+    }
+
+    /// The key has this effect now.
+    fn affect(&mut self, key: Key, effect: Effect) {
+        if let Some(changed) = &mut self.changed
+            && !changed.contains(&key)
+        {
+            changed.push(key.clone());
+        }
+        self.effects.insert(key, effect);
     }
 
     /// The key as the next call sees it at `now`: `None` if it is not there.
@@ -101,12 +148,12 @@ impl Workspace {
             Some(end) if end <= now => Effect::Delete,
             _ => Effect::Whole(Entry { value, expires_at }),
         };
-        self.effects.insert(key, effect);
+        self.affect(key, effect);
     }
 
     /// The key, which is there, is gone.
     pub(super) fn delete(&mut self, key: Key) {
-        self.effects.insert(key, Effect::Delete);
+        self.affect(key, Effect::Delete);
     }
 
     /// The key, which is there, now ends at `expires_at`; an end that has
@@ -122,8 +169,10 @@ impl Workspace {
             self.delete(key);
             return Ok(());
         }
-        if let Some(Effect::Delta(entry)) = self.effects.get_mut(&key) {
-            entry.expires_at = expires_at;
+        if let Some(Effect::Delta(_)) = self.effects.get(&key)
+            && let Some(Effect::Delta(Entry { value, .. })) = self.effects.remove(&key)
+        {
+            self.affect(key, Effect::Delta(Entry { value, expires_at }));
             return Ok(());
         }
         let is_new = matches!(self.effects.get(&key), Some(Effect::Whole(_)));
@@ -131,9 +180,7 @@ impl Workspace {
         let known = known.filter(|value| is_new || matches!(value, Value::String(_)));
         match known.cloned() {
             Some(value) => self.put(key, value, expires_at, now),
-            None => {
-                self.effects.insert(key, Effect::Expiry(expires_at));
-            }
+            None => self.affect(key, Effect::Expiry(expires_at)),
         }
         Ok(())
     }
@@ -165,8 +212,9 @@ impl Workspace {
         let done = change(collection);
         let is_gone = collection.is_empty() && kind != Kind::Stream;
         match (&done, restore) {
-            (Ok(_), _) if is_gone => drop(self.effects.insert(key.clone(), Effect::Delete)),
-            (Ok(_), _) | (Err(_), Restore::Same) => {
+            (Ok(_), _) if is_gone => self.affect(key.clone(), Effect::Delete),
+            (Ok(_), _) => self.affect(key.clone(), effect),
+            (Err(_), Restore::Same) => {
                 self.effects.insert(key.clone(), effect);
             }
             (Err(_), Restore::Nothing) => {}

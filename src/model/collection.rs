@@ -202,6 +202,12 @@ impl Collection {
         self.known.none_above = none_above;
     }
 
+    /// Says that nothing stood under `field` when the collection was loaded: the
+    /// type knows it from what it keeps elsewhere.
+    pub fn set_absent(&mut self, field: Bytes) {
+        self.elements.entry(field).or_insert(None);
+    }
+
     /// Puts `element` under `field`; returns what was there.
     ///
     /// # Errors
@@ -300,6 +306,50 @@ impl Collection {
             from.as_ref().is_some_and(|start| field >= start)
                 || above.as_ref().is_some_and(|high| field >= high)
         })
+    }
+
+    /// The `count` elements with the lowest fields, in the order of their fields;
+    /// fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn head(&self, count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        let (up_to, below) = (&self.known.up_to, &self.known.none_below);
+        self.run_from_end(self.present(), count, |field| {
+            up_to.as_ref().is_some_and(|end| field <= end)
+                || below.as_ref().is_some_and(|low| field <= low)
+        })
+    }
+
+    /// The `count` elements with the highest fields, in the order of their
+    /// fields; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn tail(&self, count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        let (from, above) = (&self.known.from, &self.known.none_above);
+        let mut found = self.run_from_end(self.present().rev(), count, |field| {
+            from.as_ref().is_some_and(|start| field >= start)
+                || above.as_ref().is_some_and(|high| field >= high)
+        })?;
+        found.reverse();
+        Ok(found)
+    }
+
+    fn run_from_end<'a>(
+        &self,
+        present: impl Iterator<Item = (&'a Bytes, &'a Element)>,
+        count: u64,
+        is_known: impl Fn(&Bytes) -> bool,
+    ) -> Result<Vec<(&'a Bytes, &'a Element)>, NotLoaded> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let found: Vec<_> = present.take(count).collect();
+        // What is kept of a stream's groups is not counted.
+        let is_all = self.kind != Kind::Stream && found.len() as u64 == self.size;
+        let is_known = self.known.whole
+            || is_all
+            || found.len() == count && found.last().is_none_or(|(field, _)| is_known(field));
+        is_known.then_some(found).ok_or(NotLoaded)
     }
 
     /// The first `count` elements above `field` whose fields have the same first byte.
@@ -443,6 +493,11 @@ impl Collection {
         self.log.push(command);
     }
 
+    /// The last command that was noted: several changes in a row may be one command.
+    pub fn last_logged(&mut self) -> Option<&mut CacheCommand> {
+        self.log.last_mut()
+    }
+
     /// What was noted.
     pub fn logged(&self) -> &[CacheCommand] {
         &self.log
@@ -455,7 +510,7 @@ impl Collection {
     }
 
     /// The elements that are known to be there, in the order of their fields.
-    pub fn present(&self) -> impl Iterator<Item = (&Bytes, &Element)> {
+    pub fn present(&self) -> impl DoubleEndedIterator<Item = (&Bytes, &Element)> {
         let all = self.elements.iter();
         all.filter_map(|(field, element)| Some((field, element.as_ref()?)))
     }
@@ -534,10 +589,14 @@ mod tests {
             ..Known::default()
         };
         let mut list = part(Kind::List, known, &[("a", Some(0.0)), ("b", Some(0.0))]);
+        assert_eq!(list.head(2).unwrap().len(), 2);
+        assert!(list.head(3).is_err());
+        assert!(list.tail(1).is_err());
         for field in ["a", "b"] {
             assert_eq!(list.first().unwrap().unwrap().0, field);
             list.remove(field.as_bytes()).unwrap().unwrap();
         }
+        assert!(list.head(1).is_err());
         assert!(list.first().is_err());
         assert!(list.last().is_err());
         assert_eq!(list.len(), 7);

@@ -13,10 +13,13 @@ use tokio::time::timeout;
 
 use super::socket::Socket;
 use super::workbench::{Pool, READ_BYTES, Workbench};
-use crate::client::{After, Client, Entry, Hub, Order, Replies, admit, answer};
+use crate::client::{
+    After, Client, Entry, Hub, Mode, Order, Replies, admit, answer, queue, refused, waits,
+};
 use crate::command::{Call, Class, resolve};
 use crate::config;
 use crate::model::{Reply, Request};
+use crate::pubsub::{Listens, Mailbox};
 use crate::resp::{self, Decoder, RequestError};
 
 /// Replies of this many bytes are sent before the next run begins.
@@ -69,6 +72,10 @@ enum Next {
     Wait,
     /// A command that is answered in place.
     Local(Call),
+    /// A command that waits for EXEC.
+    Queue(Call),
+    /// A command that waits for the end of a pause.
+    Hold(Call),
     /// A request that is refused before it runs.
     Refuse(Refusal),
     /// Bytes that are no request.
@@ -97,6 +104,16 @@ struct Connection<'a> {
     /// The calls that the next run may have, going by the last one's replies.
     run_calls_max: usize,
     drain_reads: u32,
+    /// A command that waits for the end of a pause.
+    held: Option<Call>,
+}
+
+/// What a connection waited for.
+enum Arrival {
+    /// So many bytes from the client.
+    Bytes(usize),
+    /// Mail for the client.
+    Mail,
 }
 
 /// Serves a client until it goes, or is told to.
@@ -118,6 +135,7 @@ pub async fn serve(socket: Socket, hub: &Hub, pool: &Pool, entry: Arc<Entry>) {
         room: None,
         run_calls_max: FIRST_RUN_CALLS,
         drain_reads: 0,
+        held: None,
     };
     let end = connection.run().await;
     connection.finish(end).await;
@@ -145,15 +163,22 @@ impl Connection<'_> {
             hub,
             pool,
             entry,
+            client,
             bench,
             drain_reads,
             ..
         } = self;
-        let length = poll_fn(|cx| {
+        // Who listens may be silent for ever.
+        let may_idle = client.listens() == Listens::Yes;
+        let arrival = poll_fn(|cx| {
             entry.will_wait(cx.waker());
             let order = entry.order();
-            if order == Order::Close || (entry.take_idle_check() && is_idle(hub, since)) {
+            let is_idle = || !may_idle && is_idle(hub, since);
+            if order == Order::Close || (entry.take_idle_check() && is_idle()) {
                 return Poll::Ready(Err(End::Closed));
+            }
+            if entry.mail().is_some_and(Mailbox::has_mail) {
+                return Poll::Ready(Ok(Arrival::Mail));
             }
             let on = bench.get_or_insert_with(|| pool.take());
             if on.input.capacity() == on.input.len() || on.input.capacity() < READ_BYTES {
@@ -161,7 +186,7 @@ impl Connection<'_> {
             }
             match pin!(socket.read_buf(&mut on.input)).poll(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
-                Poll::Ready(Ok(length)) => Poll::Ready(Ok(length)),
+                Poll::Ready(Ok(length)) => Poll::Ready(Ok(Arrival::Bytes(length))),
                 Poll::Pending if order == Order::Drain => Poll::Ready(Err(End::Closed)),
                 Poll::Pending => {
                     if on.input.is_empty() {
@@ -172,6 +197,9 @@ impl Connection<'_> {
             }
         })
         .await?;
+        let Arrival::Bytes(length) = arrival else {
+            return Ok(());
+        };
         if entry.order() == Order::Drain {
             *drain_reads += 1;
             if *drain_reads > DRAIN_READS_MAX {
@@ -227,7 +255,10 @@ impl Connection<'_> {
     async fn work(&mut self) -> Result<(), End> {
         loop {
             let config = self.hub.config();
-            let next = self.gather(&config.limits);
+            let next = match self.held.take() {
+                Some(call) => self.resume(call),
+                None => self.gather(&config.limits),
+            };
             drop(config);
             self.run_calls().await;
             let mut after = After::Continue;
@@ -236,6 +267,8 @@ impl Connection<'_> {
                 Next::More => {}
                 Next::Wait => all_done = true,
                 Next::Local(call) => after = self.answer(call).await,
+                Next::Queue(call) => self.queue(call),
+                Next::Hold(call) => self.hold(call).await?,
                 Next::Refuse(refusal) => self.refuse(&refusal),
                 Next::Broken(error) => {
                     self.break_off(error);
@@ -246,6 +279,7 @@ impl Connection<'_> {
                     after = After::Close;
                 }
             }
+            self.take_mail()?;
             if all_done || after == After::Close || self.unsent() >= FLUSH_BYTES {
                 self.flush().await?;
             }
@@ -279,12 +313,24 @@ impl Connection<'_> {
                 Err(error) => return Next::Broken(error),
             };
             bytes += request.raw().len();
-            match judge(request, &self.client) {
+            match judge(request, &mut self.client, self.hub) {
                 Verdict::Run(call) => bench.calls.push(call),
                 Verdict::Stop(next) => return next,
             }
         }
         Next::More
+    }
+
+    /// Goes on with a command that a pause held.
+    fn resume(&mut self, call: Call) -> Next {
+        match place(call, &self.client, self.hub) {
+            Verdict::Stop(next) => next,
+            Verdict::Run(call) => {
+                let bench = self.bench.get_or_insert_with(|| self.pool.take());
+                bench.calls.push(call);
+                Next::More
+            }
+        }
     }
 
     /// Runs the gathered calls on the data path.
@@ -302,6 +348,7 @@ impl Connection<'_> {
         self.entry.note_activity(start, last.command.name);
         let _held = self.hub.working().hold(bytes).await;
         let before = bench.output.len();
+        self.client.remember_reads(self.hub, &bench.calls);
         self.hub
             .flow
             .run(self.client.origin(), &bench.calls, &mut bench.output)
@@ -351,6 +398,54 @@ impl Connection<'_> {
         after
     }
 
+    /// Waits while a pause holds `call`; mail is delivered meanwhile.
+    async fn hold(&mut self, call: Call) -> Result<(), End> {
+        self.held = Some(call);
+        self.take_mail()?;
+        self.flush().await?;
+        let Self { hub, entry, .. } = self;
+        let mut over = pin!(hub.pause.over());
+        poll_fn(|cx| {
+            entry.will_wait(cx.waker());
+            if entry.order() == Order::Close {
+                return Poll::Ready(Err(End::Closed));
+            }
+            if entry.mail().is_some_and(Mailbox::has_mail) {
+                return Poll::Ready(Ok(()));
+            }
+            over.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    /// Writes the mail that has come for the client.
+    fn take_mail(&mut self) -> Result<(), End> {
+        let Some(mailbox) = self.entry.mail() else {
+            return Ok(());
+        };
+        if mailbox.is_overfull() {
+            return Err(End::CutOff);
+        }
+        if mailbox.has_mail() {
+            let bench = self.bench.get_or_insert_with(|| self.pool.take());
+            self.client.take_mail(&mut bench.output);
+        }
+        Ok(())
+    }
+
+    /// Keeps a command for EXEC.
+    fn queue(&mut self, call: Call) {
+        self.entry.note_activity(Instant::now(), call.command.name);
+        match queue(&mut self.client, self.hub, call) {
+            Ok(()) => {
+                let before = self.unsent();
+                self.reply(&Reply::Simple("QUEUED"));
+                self.keep_silent(before);
+            }
+            Err(reply) => self.refuse(&Refusal { call: None, reply }),
+        }
+    }
+
     fn refuse(&mut self, refusal: &Refusal) {
         let before = self.unsent();
         self.reply(&refusal.reply);
@@ -359,6 +454,12 @@ impl Connection<'_> {
         self.hub
             .stats
             .record_refusal(command, &bench.output[before..]);
+        self.keep_silent(before);
+    }
+
+    /// Takes back what was written from `before` on, if the client wants no reply.
+    fn keep_silent(&mut self, before: usize) {
+        let Some(bench) = &mut self.bench else { return };
         if self.client.replies != Replies::On {
             bench.output.truncate(before);
         }
@@ -433,6 +534,9 @@ impl Connection<'_> {
         if self.entry.order() == Order::Close {
             return Poll::Ready(Err(End::Gone));
         }
+        if self.entry.mail().is_some_and(Mailbox::is_overfull) {
+            return Poll::Ready(Err(End::CutOff));
+        }
         match pin!(self.socket.write_buf(&mut bench.output)).poll(cx) {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
             Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
@@ -484,21 +588,37 @@ enum Verdict {
     Stop(Next),
 }
 
-fn judge(request: Request, client: &Client) -> Verdict {
+fn judge(request: Request, client: &mut Client, hub: &Hub) -> Verdict {
     let name = request.arg(0);
     if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
         return Verdict::Stop(Next::CrossProtocol);
     }
+    let is_exec = name.eq_ignore_ascii_case(b"EXEC");
     let call = match resolve(request) {
         Ok(call) => call,
-        Err(reply) => return Verdict::Stop(Next::Refuse(Refusal { call: None, reply })),
+        Err(reply) => {
+            let reply = refused(client, is_exec, reply);
+            return Verdict::Stop(Next::Refuse(Refusal { call: None, reply }));
+        }
     };
-    if let Err(reply) = admit(client, &call) {
+    if let Err(reply) = admit(client, hub, &call) {
+        let reply = refused(client, is_exec, reply);
         let call = Some(call);
         return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
     }
+    place(call, client, hub)
+}
+
+/// Where a call goes that is admitted.
+fn place(call: Call, client: &Client, hub: &Hub) -> Verdict {
+    if hub.pause.holds(client, &call) {
+        return Verdict::Stop(Next::Hold(call));
+    }
+    if matches!(client.mode, Mode::Queueing(_)) && waits(&call) {
+        return Verdict::Stop(Next::Queue(call));
+    }
     match call.command.class {
-        Class::Local => Verdict::Stop(Next::Local(call)),
+        Class::Local | Class::Transaction => Verdict::Stop(Next::Local(call)),
         _ => Verdict::Run(call),
     }
 }

@@ -167,6 +167,8 @@ impl Listener {
             }
         }
         drop(self);
+        // Commands that a pause holds have been received: they are answered too.
+        hub.pause.end();
         hub.registry.tell_all(Order::Drain);
         while let Some(ended) = tasks.join_next().await {
             note_end(ended);

@@ -16,6 +16,7 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
         Reply::Array(items) => aggregate(b'*', items, protocol, out),
         Reply::Map(pairs) => map(pairs, protocol, out),
         Reply::Pairs(items) => pairs(items, protocol, out),
+        Reply::MapOfPairs(pairs) => map_of_pairs(pairs, protocol, out),
         Reply::Set(items) => aggregate(resp3_kind(protocol, b'~'), items, protocol, out),
         Reply::Push(items) => aggregate(resp3_kind(protocol, b'>'), items, protocol, out),
         Reply::Double(value) => decimal(format_double(*value).as_bytes(), protocol, out),
@@ -156,6 +157,18 @@ fn pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
     }
 }
 
+fn map_of_pairs(pairs: &[(Reply, Reply)], protocol: Protocol, out: &mut BytesMut) {
+    if protocol == Protocol::Resp3 {
+        return map(pairs, protocol, out);
+    }
+    length_header(b'*', pairs.len(), out);
+    for (key, value) in pairs {
+        length_header(b'*', 2, out);
+        encode(key, protocol, out);
+        encode(value, protocol, out);
+    }
+}
+
 fn decimal(text: &[u8], protocol: Protocol, out: &mut BytesMut) {
     match protocol {
         Protocol::Resp2 => bulk(b'$', text, out),
@@ -217,6 +230,11 @@ mod tests {
                 Reply::Pairs(vec![(item(), Reply::Null)]),
                 "*2\r\n:1\r\n$-1\r\n",
                 "*1\r\n*2\r\n:1\r\n_\r\n",
+            ),
+            (
+                Reply::MapOfPairs(vec![(item(), item())]),
+                "*1\r\n*2\r\n:1\r\n:1\r\n",
+                "%1\r\n:1\r\n:1\r\n",
             ),
             (Reply::Set(vec![item()]), "*1\r\n:1\r\n", "~1\r\n:1\r\n"),
             (Reply::Push(vec![item()]), "*1\r\n:1\r\n", ">1\r\n:1\r\n"),

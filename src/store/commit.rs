@@ -1,13 +1,17 @@
 //! The write transaction of a batch: guard, load, write, commit, and what
 //! became of a COMMIT that got no answer.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use deadpool_postgres::Object;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
+use super::elements;
 use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
 use super::{FenceState, Store, StoreError};
-use crate::model::{Effect, Generation, Key, UnixMs, Value, Version};
+use crate::model::{Collection, Effect, Generation, Key, UnixMs, Value, Version};
 
 const GUARD: &str = "SELECT generation, state, alive, now_ms FROM freshet.guard($1, $2)";
 
@@ -15,26 +19,51 @@ const GUARD: &str = "SELECT generation, state, alive, now_ms FROM freshet.guard(
 /// Rows come back in the order of the arrays: a function scan keeps it, and so
 /// does the insert above it.
 const UPSERT: &str = "
-    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
-    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value, content, size, meta)
+    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value, u.content, u.size, u.meta
       FROM freshet.purge p CROSS JOIN
-           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[])
-             AS u (db, key, kind, expires_ms, value)
+           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[],
+                  $6::bigint[], $7::bigint[], $8::bytea[])
+             AS u (db, key, kind, expires_ms, value, content, size, meta)
         ON CONFLICT (db, key) DO UPDATE
        SET kind = excluded.kind, version = k.version + 1,
-           expires_ms = excluded.expires_ms, value = excluded.value
+           expires_ms = excluded.expires_ms, value = excluded.value,
+           content = coalesce(excluded.content, k.content),
+           size = excluded.size, meta = excluded.meta
     RETURNING version";
 
 /// Creates rows that the load did not find. One that is there now gives no
 /// row back: somebody else was first, and the batch runs again.
 const CREATE: &str = "
-    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
-    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value, content, size, meta)
+    SELECT u.db, u.key, u.kind, p.version + 1, u.expires_ms, u.value, u.content, u.size, u.meta
       FROM freshet.purge p CROSS JOIN
-           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[])
-             AS u (db, key, kind, expires_ms, value)
+           unnest($1::smallint[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[],
+                  $6::bigint[], $7::bigint[], $8::bytea[])
+             AS u (db, key, kind, expires_ms, value, content, size, meta)
         ON CONFLICT (db, key) DO NOTHING
     RETURNING version";
+
+/// Changes the rows of collections that the load locked: elements were changed.
+const CHANGE: &str = "
+    UPDATE freshet.keys k
+       SET version = k.version + 1, expires_ms = u.expires_ms, size = u.size, meta = u.meta
+      FROM unnest($1::smallint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bytea[])
+             WITH ORDINALITY AS u (db, key, expires_ms, size, meta, ord)
+     WHERE k.db = u.db AND k.key = u.key
+    RETURNING u.ord::int, k.version";
+
+/// Remembers contents that were replaced.
+const DISCARD: &str =
+    "INSERT INTO freshet.garbage SELECT unnest($1::bigint[]) ON CONFLICT DO NOTHING";
+
+/// Keeps keys that the load did not find from being created by others, without
+/// a change: a placeholder has the version that no row means.
+const HOLD_ABSENT: &str = "
+    INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
+    SELECT u.db, u.key, NULL, p.version, $3, NULL
+      FROM freshet.purge p CROSS JOIN unnest($1::smallint[], $2::bytea[]) AS u (db, key)
+        ON CONFLICT (db, key) DO NOTHING";
 
 /// Changes the expiry of rows that the load locked.
 const SET_EXPIRY: &str = "
@@ -96,6 +125,25 @@ pub struct Change<'a> {
     pub effect: &'a Effect,
     /// What is known of its row.
     pub row: RowState,
+    /// The number under which its row's elements stand, if it was loaded and has one.
+    pub content_id: Option<i64>,
+}
+
+impl<'a> Change<'a> {
+    /// Whether it replaces or deletes what was there.
+    fn is_whole(&self) -> bool {
+        matches!(self.effect, Effect::Whole(_) | Effect::Delete)
+    }
+
+    fn collection(&self) -> Option<&'a Collection> {
+        match self.effect {
+            Effect::Whole(entry) | Effect::Delta(entry) => match &entry.value {
+                Value::Collection(collection) => Some(collection),
+                Value::String(_) => None,
+            },
+            Effect::Delete | Effect::Expiry(_) => None,
+        }
+    }
 }
 
 /// What writing the effects gave.
@@ -126,13 +174,16 @@ pub struct Session {
     upsert: Statement,
     create: Statement,
     set_expiry: Statement,
+    change: Statement,
+    /// Numbers for new contents.
+    contents: Mutex<Range<i64>>,
 }
 
 impl Session {
     /// Takes a connection from the pool and prepares the statements on it.
     pub async fn open(store: &Store) -> Result<Self, StoreError> {
         let client = store.connection().await?;
-        let (guard, write_blind, load, after_locks, upsert, create, set_expiry) = tokio::try_join!(
+        let (guard, write_blind, load, after_locks, upsert, create, set_expiry, change) = tokio::try_join!(
             client.prepare_cached(GUARD),
             client.prepare_cached(WRITE_BLIND),
             client.prepare_cached(LOCK_AND_LOAD),
@@ -140,6 +191,7 @@ impl Session {
             client.prepare_cached(UPSERT),
             client.prepare_cached(CREATE),
             client.prepare_cached(SET_EXPIRY),
+            client.prepare_cached(CHANGE),
         )?;
         Ok(Self {
             client,
@@ -150,6 +202,8 @@ impl Session {
             upsert,
             create,
             set_expiry,
+            change,
+            contents: Mutex::new(0..0),
         })
     }
 
@@ -214,14 +268,17 @@ impl Session {
                 .collect()
         };
         let expiries = rows(|c| matches!(c.effect, Effect::Expiry(_)));
-        let creates =
-            rows(|c| c.row == RowState::Missing && !matches!(c.effect, Effect::Expiry(_)));
-        let upserts =
-            rows(|c| c.row == RowState::LockedOrBlind && !matches!(c.effect, Effect::Expiry(_)));
-        let (upserted, created, expired) = tokio::try_join!(
-            self.insert(&self.upsert, changes, &upserts, now),
-            self.insert(&self.create, changes, &creates, now),
+        let deltas = rows(|c| matches!(c.effect, Effect::Delta(_)));
+        let creates = rows(|c| c.row == RowState::Missing && c.is_whole());
+        let upserts = rows(|c| c.row == RowState::LockedOrBlind && c.is_whole());
+        let contents = self.contents(changes).await?;
+        let (upserted, created, expired, changed, (), ()) = tokio::try_join!(
+            self.insert(&self.upsert, (changes, &contents), &upserts, now),
+            self.insert(&self.create, (changes, &contents), &creates, now),
             self.set_expiries(changes, &expiries),
+            self.change(changes, &deltas),
+            elements::write(&self.client, changes, &contents),
+            self.discard(changes),
         )?;
         if created.len() < creates.len() {
             return Ok(Written::Contended);
@@ -236,7 +293,24 @@ impl Session {
         for (ordinal, version) in expired {
             versions[expiries[ordinal]] = version;
         }
+        for (ordinal, version) in changed {
+            versions[deltas[ordinal]] = version;
+        }
         Ok(Written::Versions(versions))
+    }
+
+    /// Keeps `keys`, sorted, which have no row, from being created by others until
+    /// the end of the transaction; purged some time after `now`. `false` if
+    /// one of them has a row by now: roll back and run the batch again.
+    pub async fn hold_absent(&self, keys: &[Key], now: UnixMs) -> Result<bool, StoreError> {
+        if keys.is_empty() {
+            return Ok(true);
+        }
+        let statement = self.client.prepare_cached(HOLD_ABSENT).await?;
+        let (dbs, names) = load::columns(keys.iter());
+        let values: [&(dyn ToSql + Sync); 3] = [&dbs, &names, &now.0];
+        let inserted = self.client.execute(&statement, &values).await?;
+        Ok(inserted == keys.len() as u64)
     }
 
     /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].
@@ -273,7 +347,7 @@ impl Session {
     async fn insert(
         &self,
         statement: &Statement,
-        changes: &[Change<'_>],
+        (changes, contents): (&[Change<'_>], &[Option<i64>]),
         indices: &[usize],
         now: UnixMs,
     ) -> Result<Vec<Version>, StoreError> {
@@ -281,17 +355,93 @@ impl Session {
             return Ok(Vec::new());
         }
         let rows = Rows::of(indices.iter().map(|&index| &changes[index]), now);
-        let values: [&(dyn ToSql + Sync); 5] = [
+        let contents: Vec<Option<i64>> = indices
+            .iter()
+            .map(|&index| contents[index].filter(|_| changes[index].collection().is_some()))
+            .collect();
+        let (sizes, metas) = sizes_and_metas(changes, indices);
+        let values: [&(dyn ToSql + Sync); 8] = [
             &rows.dbs,
             &rows.names,
             &rows.kinds,
             &rows.expiries,
             &rows.values,
+            &contents,
+            &sizes,
+            &metas,
         ];
         let rows = self.client.query(statement, &values).await?;
         rows.iter()
             .map(|row| Ok(Version(row.try_get(0)?)))
             .collect()
+    }
+
+    /// The number of each change's elements: a new one for a whole collection.
+    async fn contents(&self, changes: &[Change<'_>]) -> Result<Vec<Option<i64>>, StoreError> {
+        let mut contents = Vec::with_capacity(changes.len());
+        for change in changes {
+            contents.push(match change.effect {
+                Effect::Delta(_) => change.content_id,
+                Effect::Whole(_) if change.collection().is_some() => Some(self.content().await?),
+                _ => None,
+            });
+        }
+        Ok(contents)
+    }
+
+    async fn content(&self) -> Result<i64, StoreError> {
+        let next = || {
+            self.contents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .next()
+        };
+        if let Some(content) = next() {
+            return Ok(content);
+        }
+        let mut more = elements::next_contents(&self.client).await?;
+        let content = more.next().unwrap_or_default();
+        *self.contents.lock().unwrap_or_else(PoisonError::into_inner) = more;
+        Ok(content)
+    }
+
+    /// Changes the rows of collections whose elements were changed.
+    async fn change(
+        &self,
+        changes: &[Change<'_>],
+        indices: &[usize],
+    ) -> Result<Vec<(usize, Version)>, StoreError> {
+        if indices.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
+        let expiries: Vec<Option<i64>> = indices
+            .iter()
+            .map(|&index| match changes[index].effect {
+                Effect::Delta(entry) => entry.expires_at.map(|at| at.0),
+                _ => None,
+            })
+            .collect();
+        let (sizes, metas) = sizes_and_metas(changes, indices);
+        let values: [&(dyn ToSql + Sync); 5] = [&dbs, &names, &expiries, &sizes, &metas];
+        let rows = self.client.query(&self.change, &values).await?;
+        rows.iter()
+            .map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?))))
+            .collect()
+    }
+
+    /// Leaves to the sweep what whole collections replace.
+    async fn discard(&self, changes: &[Change<'_>]) -> Result<(), StoreError> {
+        let replaced: Vec<i64> = changes
+            .iter()
+            .filter(|change| change.is_whole() && change.collection().is_some())
+            .filter_map(|change| change.content_id)
+            .collect();
+        if !replaced.is_empty() {
+            let statement = self.client.prepare_cached(DISCARD).await?;
+            self.client.execute(&statement, &[&replaced]).await?;
+        }
+        Ok(())
     }
 
     async fn set_expiries(
@@ -343,12 +493,13 @@ impl<'a> Rows<'a> {
         for change in changes {
             rows.dbs.push(i16::from(change.key.db.index()));
             rows.names.push(&change.key.name[..]);
-            if let Effect::Whole(entry) = change.effect
-                && let Value::String(bytes) = &entry.value
-            {
-                rows.kinds.push(Some(STRING));
+            if let Effect::Whole(entry) = change.effect {
+                rows.kinds.push(Some(load::kind_code(entry.value.kind())));
                 rows.expiries.push(entry.expires_at.map(|at| at.0));
-                rows.values.push(Some(bytes));
+                rows.values.push(match &entry.value {
+                    Value::String(bytes) => Some(bytes),
+                    Value::Collection(_) => None,
+                });
             } else {
                 rows.kinds.push(None);
                 rows.expiries.push(Some(now.0));
@@ -359,8 +510,16 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The code of strings in `freshet.keys.kind`.
-const STRING: i16 = 0;
+/// The columns of collections; NULL for other changes.
+fn sizes_and_metas<'a>(
+    changes: &'a [Change<'_>],
+    indices: &[usize],
+) -> (Vec<Option<i64>>, Vec<Option<&'a [u8]>>) {
+    let collections = indices.iter().map(|&index| changes[index].collection());
+    collections
+        .map(|found| (found.map(|c| c.len() as i64), found.map(|c| &c.meta()[..])))
+        .unzip()
+}
 
 /// Decides what became of `attempt`: see the comment of `freshet.attempt`.
 /// Waits while its transaction is open.

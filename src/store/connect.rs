@@ -9,11 +9,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::commit::{self, Attempt, Outcome};
 use super::fence::{self, FenceRow};
 use super::keyspace::{self, FlushScope, ScanPage};
-use super::load::{self, Snapshot};
+use super::load::{self, LoadRequest, Snapshot};
 use super::{StoreError, purge};
 use crate::clock::RemoteClock;
 use crate::config;
-use crate::model::{Db, Generation, Key};
+use crate::model::{Db, Generation};
 use crate::tls;
 
 /// Settings of every session. Plans are made once for arrays of any length, and
@@ -106,9 +106,9 @@ impl Store {
         )
     }
 
-    /// Reads `keys` from one snapshot.
-    pub async fn snapshot(&self, keys: &[Key]) -> Result<Snapshot, StoreError> {
-        let snapshot = load::snapshot(&self.connection().await?, keys).await?;
+    /// Reads `requests`, at least one, from one snapshot.
+    pub async fn snapshot(&self, requests: &[LoadRequest]) -> Result<Snapshot, StoreError> {
+        let snapshot = load::snapshot(&mut self.connection().await?, requests).await?;
         self.clock.set(snapshot.now);
         Ok(snapshot)
     }
@@ -239,5 +239,10 @@ impl Store {
         from: &purge::Position,
     ) -> Result<Option<(purge::Position, i64)>, StoreError> {
         purge::purge(&mut self.connection().await?, older_than_ms, rows, from).await
+    }
+
+    /// Deletes up to `rows` elements that no key has any more; how many it found.
+    pub async fn collect(&self, rows: i64) -> Result<i64, StoreError> {
+        purge::collect(&self.connection().await?, rows).await
     }
 }

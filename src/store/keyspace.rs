@@ -5,6 +5,7 @@ use bytes::Bytes;
 use deadpool_postgres::Object;
 
 use super::StoreError;
+use super::load::kind_of;
 use crate::model::{Db, Generation, Kind};
 
 const LIVE: &str = "kind IS NOT NULL AND (expires_ms IS NULL OR expires_ms > freshet.now_ms())";
@@ -47,7 +48,7 @@ pub(super) async fn scan(
         });
     };
     let sql = format!(
-        "SELECT key, {POSITION} FROM freshet.keys
+        "SELECT key, {POSITION}, kind FROM freshet.keys
           WHERE db = $1 AND {POSITION} >= $2 AND {LIVE}
           ORDER BY {POSITION} FETCH FIRST $3 ROWS WITH TIES"
     );
@@ -59,10 +60,9 @@ pub(super) async fn scan(
         Some(last) if rows.len() as i64 >= count => last.try_get::<_, i64>(1)? as u64 + 1,
         _ => 0,
     };
-    // Strings are all there is in this version of the schema.
     let keys = rows
         .iter()
-        .map(|row| Ok((name(row)?, Kind::String)))
+        .map(|row| Ok((name(row)?, kind_of(row.try_get(2)?)?)))
         .collect::<Result<_, StoreError>>()?;
     Ok(ScanPage { cursor: next, keys })
 }
@@ -143,10 +143,11 @@ pub(super) async fn flush(
         FlushScope::All => "
             UPDATE freshet.purge
                SET version = greatest(version, (SELECT max(version) FROM freshet.keys));
-            TRUNCATE freshet.keys"
+            TRUNCATE freshet.keys, freshet.element, freshet.garbage"
             .to_owned(),
         FlushScope::One(db) => format!(
-            "WITH gone AS (DELETE FROM freshet.keys WHERE db = {} RETURNING version)
+            "WITH gone AS (DELETE FROM freshet.keys WHERE db = {} RETURNING version, content),
+             unused AS (INSERT INTO freshet.garbage SELECT content FROM gone WHERE content IS NOT NULL)
              UPDATE freshet.purge SET version = greatest(version, (SELECT max(version) FROM gone))",
             db.index()
         ),
@@ -167,8 +168,8 @@ pub(super) async fn swap(
         "UPDATE freshet.purge SET version = greatest(version,
              (SELECT max(version) FROM freshet.keys WHERE db IN ({one}, {other})));
          WITH moved AS (DELETE FROM freshet.keys WHERE db IN ({one}, {other}) RETURNING *)
-         INSERT INTO freshet.keys (db, key, kind, version, expires_ms, value)
-         SELECT {one} + {other} - moved.db, key, kind, purge.version + 1, expires_ms, value
+         INSERT INTO freshet.keys (db, key, kind, version, expires_ms, value, content, size, meta)
+         SELECT {one} + {other} - moved.db, key, kind, purge.version + 1, expires_ms, value, content, size, meta
            FROM moved, freshet.purge
           -- The sort reads all of moved, and so deletes all, before the first insert.
           ORDER BY key, moved.db"

@@ -2,6 +2,7 @@
 
 mod commit;
 mod connect;
+mod elements;
 mod error;
 mod fence;
 mod keyspace;
@@ -14,6 +15,6 @@ pub use connect::Store;
 pub use error::StoreError;
 pub use fence::{FenceRow, FenceState, Registration};
 pub use keyspace::{FlushScope, ScanPage};
-pub use load::{LoadRequest, Locked, Snapshot};
+pub use load::{Large, LoadRequest, Locked, Snapshot};
 pub use purge::Position;
 pub use schema::{SCHEMA_VERSION, migrate};

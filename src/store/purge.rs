@@ -1,4 +1,5 @@
-//! Removes rows that ended long ago: expired keys and tombstones.
+//! Removes what is over: rows of keys that ended long ago, and elements that no
+//! key has any more.
 
 use deadpool_postgres::Object;
 
@@ -9,18 +10,48 @@ use super::StoreError;
 /// rows start. Tells where to go on; no row at the end of the table.
 const PURGE: &str = "
     WITH page AS (
-        SELECT db, key, version, expires_ms FROM freshet.keys
+        SELECT db, key, version, expires_ms, kind, content FROM freshet.keys
          WHERE (db, key) > ($3::smallint, $4::bytea) ORDER BY db, key LIMIT $2
     ), gone AS (
         DELETE FROM freshet.keys k USING page
          WHERE k.db = page.db AND k.key = page.key AND k.version = page.version
            AND page.expires_ms < freshet.now_ms() - $1
-        RETURNING k.version
+        RETURNING k.version, k.content
+    ), left_over AS (
+        -- What a string or a deletion replaced: nobody has it any more.
+        UPDATE freshet.keys k SET content = NULL, size = NULL, meta = NULL FROM page
+         WHERE k.db = page.db AND k.key = page.key AND k.version = page.version
+           AND page.content IS NOT NULL AND coalesce(page.kind, 0) = 0
+           AND NOT coalesce(page.expires_ms < freshet.now_ms() - $1, false)
+    ), unused AS (
+        INSERT INTO freshet.garbage
+        SELECT content FROM gone WHERE content IS NOT NULL
+        UNION
+        SELECT content FROM page
+         WHERE content IS NOT NULL AND coalesce(kind, 0) = 0
+           AND NOT coalesce(expires_ms < freshet.now_ms() - $1, false)
+            ON CONFLICT DO NOTHING
     ), mark AS (
         UPDATE freshet.purge SET version = greatest(version, (SELECT max(version) FROM gone))
          WHERE EXISTS (SELECT FROM gone)
     )
     SELECT db, key, (SELECT count(*) FROM gone) FROM page ORDER BY db DESC, key DESC LIMIT 1";
+
+/// Deletes up to `$1` elements of contents that no key has, and forgets those
+/// contents of which none is left.
+const COLLECT: &str = "
+    WITH few AS (
+        SELECT g.content AS content, e.field FROM freshet.garbage g
+         CROSS JOIN LATERAL (SELECT field FROM freshet.element e
+                              WHERE e.content = g.content LIMIT $1) e LIMIT $1
+    ), gone AS (
+        DELETE FROM freshet.element e USING few
+         WHERE e.content = few.content AND e.field = few.field RETURNING 1
+    ), done AS (
+        DELETE FROM freshet.garbage g
+         WHERE NOT EXISTS (SELECT FROM freshet.element e WHERE e.content = g.content)
+    )
+    SELECT count(*) FROM gone";
 
 /// Where a purge goes on.
 pub type Position = (i16, Vec<u8>);
@@ -43,4 +74,10 @@ pub(super) async fn purge(
         None => Ok(None),
         Some(row) => Ok(Some(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))),
     }
+}
+
+/// Deletes up to `rows` elements that no key has any more; how many it found.
+pub(super) async fn collect(client: &Object, rows: i64) -> Result<i64, StoreError> {
+    let statement = client.prepare_cached(COLLECT).await?;
+    Ok(client.query_one(&statement, &[&rows]).await?.try_get(0)?)
 }

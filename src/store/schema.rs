@@ -5,7 +5,10 @@ use tokio_postgres::Client;
 use super::{Store, StoreError};
 
 /// The migrations in order; the first brings the schema to version 1.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_strings.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_strings.sql"),
+    include_str!("migrations/0002_collections.sql"),
+];
 
 /// The version of the schema that this program writes.
 pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;

@@ -23,6 +23,16 @@ async function main() {
   const replies = await client.pipeline().set("p", 1).incr("p").get("p").exec();
   assert.deepStrictEqual(replies, [[null, "OK"], [null, 2], [null, "2"]]);
 
+  const block = await client.multi().set("m", 1).incr("m").get("m").exec();
+  assert.deepStrictEqual(block, [[null, "OK"], [null, 2], [null, "2"]]);
+  await client.watch("m");
+  await client.incr("m");
+  assert.strictEqual(await client.multi().set("m", 9).exec(), null);
+  assert.strictEqual(await client.get("m"), "3");
+  await client.multi({ pipeline: false });
+  assert.strictEqual(await client.set("m", 10), "QUEUED");
+  assert.deepStrictEqual(await client.exec(), [[null, "OK"]]);
+
   const bytes = Buffer.from(Array.from({ length: 256 }, (_, n) => n));
   await client.set("bytes", bytes);
   assert.ok(bytes.equals(await client.getBuffer("bytes")));

@@ -78,6 +78,47 @@ assert other.get("p") == b"text"
 assert client.set("lock", "me", nx=True, px=60000) is True
 assert client.set("lock", "you", nx=True, px=60000) is None
 
+# Its pipelines are MULTI blocks unless told otherwise.
+replies = client.pipeline().set("t", "1").incr("t").get("t").execute()
+assert replies == [True, 2, "2"], replies
+try:
+    client.pipeline().set("t", "x").incr("t").set("u", "1").execute()
+    raise AssertionError("no error")
+except redis.ResponseError as error:
+    assert "not an integer" in str(error), error
+assert client.mget("t", "u") == ["x", "1"]
+
+# Optimistic locking.
+client.set("balance", 100)
+with client.pipeline() as block:
+    block.watch("balance")
+    balance = int(block.get("balance"))
+    client.incr("balance")
+    block.multi()
+    block.set("balance", balance - 10)
+    try:
+        block.execute()
+        raise AssertionError("the other's write went unnoticed")
+    except redis.WatchError:
+        pass
+assert client.get("balance") == "101"
+
+def transfer(block):
+    balance = int(block.get("balance"))
+    block.multi()
+    block.set("balance", balance + 1)
+
+def transfers():
+    for _ in range(20):
+        client.transaction(transfer, "balance")
+
+threads = [threading.Thread(target=transfers) for _ in range(5)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert client.get("balance") == "201"
+
 # Many threads on a connection pool.
 def work():
     for _ in range(50):

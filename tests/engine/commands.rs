@@ -17,9 +17,10 @@ pub const DATABASES_USED: u8 = 3;
 /// integer (positions, counts), `e` an integer for an expiry, `f` a number with a fraction, `b` a bit offset,
 /// `o` a byte offset, `s`, `m` seconds and milliseconds from now, `S`, `M` the
 /// same since the epoch, `d` a database, `t` a bit field type, `h` a bit field
-/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `r` a random
-/// element of very many, `y` an end of a range of scores, `x` one of members, `c` a longitude, `j` a latitude,
-/// `q` a distance, `u` its unit, `w` some word; anything in capitals is a
+/// offset, `p` a `DUMP` payload, `a` a field or member, `z` a score, `g` a glob pattern, `y` a pattern of
+/// `SORT`, `u` a time to wait, `r` a random element of very many, `w` some word, `j` a stream id, `l` one at the
+/// end of a range, `q` a group, `c` a consumer, `zy` an end of a range of scores, `zx` one of members, `gc` a
+/// longitude, `gj` a latitude, `gq` a distance, `gu` its unit; anything in capitals is a
 /// literal word; `?` in front makes it optional, `*` repeats it up to 3 times.
 const PATTERNS: &[&str] = &[
     "SET k v",
@@ -135,9 +136,23 @@ const FAMILIES: &[(&[&str], &[&[u8]])] = &[
     (super::hash::PATTERNS, &[b"h1", b"h2", b"h3"]),
     (super::sets::PATTERNS, &[b"s1", b"s2", b"s3", b"s4"]),
     (super::hyperloglog::PATTERNS, &[b"p1", b"p2", b"p3"]),
+    (super::hyperloglog::DAMAGING_PATTERNS, &[b"d1", b"d2"]),
+    (
+        super::rdb::PATTERNS,
+        &[
+            b"h1", b"h2", b"s1", b"s2", b"s3", b"l1", b"l2", b"z1", b"z2", b"x1", b"x2", b"r1",
+            b"r2",
+        ],
+    ),
+    (super::list::PATTERNS, &[b"l1", b"l2", b"l3", b"l4"]),
+    (
+        super::list::SORT_PATTERNS,
+        &[b"l5", b"l6", b"w_1", b"w_a", b"w_", b"o_b", b"o_2"],
+    ),
+    (super::stream::PATTERNS, &[b"x1", b"x2", b"x3"]),
     (super::zset::PATTERNS, &[b"z1", b"z2", b"z3", b"z4"]),
     (super::zset::COMBINED, &[b"z1", b"z2", b"z5", b"s1", b"s5"]),
-    (super::zset::LEX, &[b"l1", b"l2", b"l3"]),
+    (super::zset::LEX, &[b"zl1", b"zl2", b"zl3"]),
     (super::geo::PATTERNS, &[b"g1", b"g2", b"g3"]),
 ];
 
@@ -559,12 +574,12 @@ impl Maker<'_> {
             "g" => self.one_of(GLOBS).to_vec(),
             "r" => self.random.random::<u64>().to_string().into_bytes(),
             "z" => self.one_of(SCORES).to_vec(),
-            "y" => self.one_of(SCORE_ENDS).to_vec(),
-            "x" => self.one_of(MEMBER_ENDS).to_vec(),
-            "c" => self.degrees(180.0),
-            "j" => self.degrees(85.0),
-            "q" => self.one_of(DISTANCES).to_vec(),
-            "u" => self.one_of(UNITS).to_vec(),
+            "zy" => self.one_of(SCORE_ENDS).to_vec(),
+            "zx" => self.one_of(MEMBER_ENDS).to_vec(),
+            "gc" => self.degrees(180.0),
+            "gj" => self.degrees(85.0),
+            "gq" => self.one_of(DISTANCES).to_vec(),
+            "gu" => self.one_of(UNITS).to_vec(),
             "v" => self.value(),
             "i" => self.one_of(INTEGERS).to_vec(),
             "e" => self.far_time(),
@@ -574,15 +589,22 @@ impl Maker<'_> {
             "o" => self.one_of(BYTE_OFFSETS).to_vec(),
             "s" => seconds.to_string().into_bytes(),
             "m" => (seconds * 1000).to_string().into_bytes(),
-            "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
             // Not this very millisecond, in which Redis still shows a key.
+            "S" if seconds == 0 => (self.now.0 / 1000 - 1).to_string().into_bytes(),
+            "S" => (self.now.0 / 1000 + seconds).to_string().into_bytes(),
             "M" if seconds == 0 => (self.now.0 - 1000).to_string().into_bytes(),
             "M" => (self.now.0 + seconds * 1000).to_string().into_bytes(),
             "d" => self.one_of(DATABASES).to_vec(),
             "t" => self.one_of(TYPES).to_vec(),
             "h" => self.one_of(FIELD_OFFSETS).to_vec(),
+            "y" => self.one_of(super::list::SORT_KEYS).to_vec(),
+            "u" => self.one_of(super::list::TIMEOUTS).to_vec(),
             "p" => self.payload(),
             "w" => self.one_of(WORDS).to_vec(),
+            "j" => super::stream::id(self.random),
+            "l" => self.one_of(super::stream::BOUNDS).to_vec(),
+            "q" => self.one_of(super::stream::GROUPS).to_vec(),
+            "c" => self.one_of(super::stream::CONSUMERS).to_vec(),
             word => self.word(word),
         }
     }

@@ -1,5 +1,6 @@
 //! The connection: protocol, limits, users, and the end of the program.
 
+mod acl;
 mod certificates;
 mod clients;
 mod drain;

@@ -106,11 +106,9 @@ impl Functions<'_> {
         self.rules.keep(rule)
     }
 
-    /// Creates a companion where there is none.
+    /// Creates a companion where there is none. A hidden left over stays: of unknown
+    /// content nothing is shown.
     fn create<'e>(&self, entry: &'e mut Entry) -> &'e mut Companion {
-        if entry.companion.is_none() && self.keep(Rule::CreatorDeletesHidden) {
-            entry.hidden = None;
-        }
         entry.companion.get_or_insert_default()
     }
 
@@ -125,7 +123,15 @@ impl Functions<'_> {
         }
         let first = companion.writers == 0;
         companion.writers |= id;
-        if first && self.keep(Rule::BeginHides) && entry.native.is_some() {
+        if !first || !self.keep(Rule::BeginHides) {
+            return;
+        }
+        let known = matches!(companion.content, Content::Value(_));
+        let leftover = known && entry.native.is_none();
+        if leftover && self.keep(Rule::BeginDropsLeftover) {
+            self.create(entry).content = Content::Unknown;
+            entry.hidden = None;
+        } else if entry.native.is_some() {
             entry.hidden = entry.native.take();
         }
     }
@@ -328,6 +334,9 @@ impl Functions<'_> {
         let writers = entry.companion.is_some_and(|c| c.writers != 0);
         let refused = writers && self.keep(Rule::FillNeedsNoWriters);
         if !refused && self.visible(entry).is_none() {
+            if self.keep(Rule::LeaseDeletesHidden) {
+                entry.hidden = None;
+            }
             self.create(entry).lease = token;
         }
     }

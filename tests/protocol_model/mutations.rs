@@ -145,7 +145,6 @@ needed! {
     answer_comes_after_fill: AnswerAfterFill, one_string;
     wide_reader_needs_one_snapshot: OneSnapshot, unit_and_wide_reader;
     late_joiner_needs_accepted_fill: LateJoinerNeedsAcceptedFill, one_string_bad_network;
-    creator_deletes_hidden: CreatorDeletesHidden, one_kept_key;
     unhide_checks_floor: UnhideChecksFloor, one_string;
     unhide_needs_no_writers: UnhideNeedsNoWriters, one_absent_string;
     absent_mark_needs_no_writers: AbsentNeedsNoWriters, one_absent_string;
@@ -201,6 +200,13 @@ fn second_line(scenario: fn() -> Scenario, rule: Rule, first: Rule) {
 fn begin_may_hide_a_native_of_unknown_version() {
     let (rule, first) = (Rule::BeginDeletesUnknownNative, Rule::BeginHides);
     second_line(one_string_bad_network, rule, first);
+}
+
+/// What an evicted companion left hidden must not pass for content that a later fill set.
+#[test]
+fn either_lease_or_begin_deletes_what_is_left_over() {
+    let (rule, first) = (Rule::LeaseDeletesHidden, Rule::BeginDropsLeftover);
+    second_line(one_kept_key, rule, first);
 }
 
 #[test]

@@ -30,8 +30,10 @@ pub enum Rule {
     OneSnapshot,
     /// A reader that joined another's flight after its load is answered only from an accepted fill.
     LateJoinerNeedsAcceptedFill,
-    /// Whoever creates a companion deletes the hidden left over from before.
-    CreatorDeletesHidden,
+    /// A look that gives a lease deletes a hidden left over from before.
+    LeaseDeletesHidden,
+    /// begin where the native has gone deletes a hidden left over, and takes the content as unknown.
+    BeginDropsLeftover,
     /// Hidden content becomes the native only when its version is the floor.
     UnhideChecksFloor,
     /// Hidden content becomes the native only when no writer is left.

@@ -147,6 +147,12 @@ impl Client {
         self.read()
     }
 
+    /// Sends one command and reads the exact bytes of its reply.
+    pub fn call_with_bytes<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<Vec<u8>> {
+        self.send(arguments)?;
+        Ok(self.read_with_bytes()?.1)
+    }
+
     /// Sends one command; its reply must not be an error.
     pub fn ok<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<Value> {
         match self.call(arguments)? {

@@ -49,10 +49,9 @@ struct Run {
 }
 
 impl Run {
-    /// The run that begins at `at`. (Redis, too, takes a byte beyond the end as 0.)
+    /// The run that begins at `at`; none at the end, or where damage has cut one off.
     fn at(bytes: &[u8], at: usize) -> Option<Self> {
         let first = *bytes.get(at)?;
-        let second = bytes.get(at + 1).copied().unwrap_or_default();
         Some(match first >> 6 {
             0 => Self {
                 value: 0,
@@ -61,7 +60,7 @@ impl Run {
             },
             1 => Self {
                 value: 0,
-                registers: (usize::from(first & 0x3f) << 8 | usize::from(second)) + 1,
+                registers: (usize::from(first & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?)) + 1,
                 len: 2,
             },
             _ => Self {
@@ -242,8 +241,7 @@ impl Sketch {
             self.make_dense()?;
             return Ok(self.raise_dense(index, value));
         }
-        let end = self.bytes.len().min(at + run.len);
-        self.bytes.splice(at..end, split);
+        self.bytes.splice(at..at + run.len, split);
         self.join(before.unwrap_or(HEADER_LEN));
         Ok(true)
     }

@@ -116,7 +116,7 @@ fn is_in_any(sets: &[Option<&Collection>], member: &[u8]) -> Result<bool, Refusa
 
 fn answer(run: &mut Run<'_>, operation: Operation) -> Result<Reply, Refusal> {
     let mut members = operation(&sets(run, 1..run.len())?)?;
-    if is_of_integers(members.iter()) {
+    if is_of_integers(members.len(), members.iter()) {
         members.sort_by_cached_key(|member| args::integer(member));
     }
     Ok(Reply::Set(members.into_iter().map(Reply::Bulk).collect()))

@@ -1,0 +1,123 @@
+//! What commits together, and what must not have changed before.
+
+use smallvec::SmallVec;
+
+use crate::command::Call;
+use crate::engine::Content;
+use crate::model::{Db, Key, Reply, Version};
+use crate::store::Locked;
+
+/// One command of a unit, and where it runs.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The database.
+    pub db: Db,
+    /// The command.
+    pub call: Call,
+}
+
+/// Commands that commit together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Unit {
+    /// One command, or those of a MULTI block.
+    pub steps: SmallVec<[Step; 1]>,
+    /// Keys that must be as they were seen, or nothing is done.
+    pub watched: Vec<(Key, Seen)>,
+    /// The client that sent them; 0: none.
+    pub client: u64,
+}
+
+/// What a unit came to: a reply for each step, or nothing was done because a
+/// watched key had changed.
+pub type Answer = Option<SmallVec<[Reply; 1]>>;
+
+/// A key as WATCH saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its version.
+    pub version: Version,
+    /// Whether it was there (and had not expired).
+    pub is_present: bool,
+}
+
+impl Unit {
+    /// A command by itself.
+    pub fn single(db: Db, call: Call) -> Self {
+        Self {
+            steps: SmallVec::from_buf([Step { db, call }]),
+            watched: Vec::new(),
+            client: 0,
+        }
+    }
+
+    /// The same, as sent by that client.
+    pub fn by(self, client: u64) -> Self {
+        Self { client, ..self }
+    }
+
+    /// Whether it came from MULTI and EXEC.
+    pub(super) fn is_block(&self) -> bool {
+        self.steps.len() != 1 || !self.watched.is_empty()
+    }
+
+    /// The bytes of its requests.
+    pub fn bytes(&self) -> usize {
+        let requests = self.steps.iter().map(|step| step.call.request.raw().len());
+        requests.sum()
+    }
+}
+
+impl Seen {
+    /// Whether the key, under its row lock, is still as it was seen. One that
+    /// was there and has expired since is not. Of one that was not there and has no
+    /// row, the version says nothing: it is that of whatever was purged last.
+    /// (If it came and went by a flush since, it is as it was.)
+    pub(super) fn holds(self, now: &Locked) -> bool {
+        let is_present = now.loaded.content != Content::Absent;
+        let is_same = now.loaded.version == self.version;
+        match (self.is_present, is_present) {
+            (true, true) => is_same,
+            (false, false) => is_same || !now.has_row,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Loaded;
+    use crate::model::Kind;
+
+    fn locked(version: i64, content: Content, has_row: bool) -> Locked {
+        let loaded = Loaded {
+            version: Version(version),
+            content,
+            expires_at: None,
+        };
+        Locked {
+            loaded,
+            has_row,
+            content_id: None,
+        }
+    }
+
+    #[test]
+    fn a_watched_key_holds_while_version_and_presence_are_the_same() {
+        let there = |version| locked(version, Content::Header(Kind::String), true);
+        let seen = |version, is_present| Seen {
+            version: Version(version),
+            is_present,
+        };
+        assert!(seen(5, true).holds(&there(5)));
+        assert!(!seen(5, true).holds(&there(6)));
+        // It expired: the row has the same version.
+        assert!(!seen(5, true).holds(&locked(5, Content::Absent, true)));
+        // Created, or created and deleted again.
+        assert!(!seen(5, false).holds(&there(6)));
+        assert!(!seen(5, false).holds(&locked(7, Content::Absent, true)));
+        // Still not there; its tombstone was purged, and others'.
+        assert!(seen(5, false).holds(&locked(5, Content::Absent, true)));
+        assert!(seen(5, false).holds(&locked(9, Content::Absent, false)));
+    }
+}

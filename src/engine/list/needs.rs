@@ -1,0 +1,112 @@
+//! What the list commands must have loaded.
+//!
+//! A command whose arguments are refused before it looks at its key, or that
+//! finds nothing to do by the list's length alone, needs the header.
+
+use super::super::need::{Need, Needs};
+use super::options::{MultiPop, Transfer};
+use super::place::End;
+use crate::command::{Call, args};
+use crate::model::{Db, Key};
+
+/// The most items that `LTRIM` hopes to have to take from an end, where only
+/// the length of the list tells: a list that is cut after every push.
+const TRIMMED_USUALLY: u64 = 16;
+
+fn of_key(call: &Call, db: Db, need: Need) -> Needs {
+    Needs::from_iter([(Key::new(db, call.request.arg_bytes(1)), need)])
+}
+
+fn integer(call: &Call, index: usize) -> Option<i64> {
+    args::integer(call.request.arg(index))
+}
+
+pub(super) fn at_end(end: End, count: u64) -> Need {
+    match end {
+        End::Head => Need::first(count),
+        End::Tail => Need::last(count),
+    }
+}
+
+pub(super) fn header(call: &Call, db: Db) -> Needs {
+    of_key(call, db, Need::header())
+}
+
+pub(super) fn whole(call: &Call, db: Db) -> Needs {
+    of_key(call, db, Need::value())
+}
+
+pub(super) fn pop(call: &Call, db: Db, end: End) -> Needs {
+    let count = match call.request.len() {
+        2 => 1,
+        3 => integer(call, 2).map_or(0, |count| count.max(0).unsigned_abs()),
+        _ => 0,
+    };
+    of_key(call, db, at_end(end, count))
+}
+
+/// `LMPOP` and `BLMPOP`, whose number of keys stands at `numkeys`.
+pub(super) fn pop_of_many(call: &Call, db: Db, numkeys: usize) -> Needs {
+    let need = match MultiPop::of(call, numkeys) {
+        Ok(pop) => at_end(pop.end, pop.count),
+        Err(_) => Need::header(),
+    };
+    call.keys(db).map(|key| (key, need.clone())).collect()
+}
+
+/// `BLPOP` and `BRPOP`.
+pub(super) fn one_of_any(call: &Call, db: Db, end: End) -> Needs {
+    call.keys(db).map(|key| (key, at_end(end, 1))).collect()
+}
+
+pub(super) fn transfer(call: &Call, db: Db) -> Needs {
+    let need = match Transfer::of(call) {
+        Ok(transfer) => at_end(transfer.from, 1),
+        Err(_) => Need::header(),
+    };
+    let key = |index| Key::new(db, call.request.arg_bytes(index));
+    Needs::from_iter([(key(1), need), (key(2), Need::header())])
+}
+
+/// `LINDEX` and `LSET`.
+pub(super) fn index(call: &Call, db: Db) -> Needs {
+    let need = match integer(call, 2) {
+        Some(index @ 0..) => Need::first(index.unsigned_abs().saturating_add(1)),
+        Some(index) => Need::last(index.unsigned_abs()),
+        None => Need::header(),
+    };
+    of_key(call, db, need)
+}
+
+pub(super) fn lrange(call: &Call, db: Db) -> Needs {
+    let need = match (integer(call, 2), integer(call, 3)) {
+        (Some(start @ 0..), Some(end @ 0..)) if start <= end => {
+            Need::first(end.unsigned_abs().saturating_add(1))
+        }
+        (Some(start @ ..0), Some(end @ ..0)) if start <= end => Need::last(start.unsigned_abs()),
+        (Some(start), Some(end)) if (start < 0) != (end < 0) => Need::value(),
+        _ => Need::header(),
+    };
+    of_key(call, db, need)
+}
+
+/// What lies outside the range that stays.
+pub(super) fn ltrim(call: &Call, db: Db) -> Needs {
+    let (Some(start), Some(end)) = (integer(call, 2), integer(call, 3)) else {
+        return header(call, db);
+    };
+    if start > end && (start < 0) == (end < 0) {
+        return header(call, db);
+    }
+    let before = match start {
+        0.. => start.unsigned_abs(),
+        _ => TRIMMED_USUALLY,
+    };
+    let behind = match end {
+        0.. => TRIMMED_USUALLY,
+        _ => end.unsigned_abs() - 1,
+    };
+    let mut need = Need::first(before);
+    need.add(Need::last(behind));
+    of_key(call, db, need)
+}

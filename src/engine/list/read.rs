@@ -1,0 +1,203 @@
+//! Reads of lists.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::super::Refusal;
+use super::super::dispatch::Run;
+use super::options::at_least;
+use super::place::{End, Found};
+use crate::command::args;
+use crate::model::{Collection, Kind, NotLoaded, Reply};
+
+pub(super) fn llen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let length = run.length(&run.key(1), Kind::List)?;
+    Ok(Reply::Integer(length as i64))
+}
+
+/// The items numbered `range`, which must all be there.
+fn slice(list: &Collection, range: Range<u64>) -> Result<Vec<&Bytes>, NotLoaded> {
+    let length = range.end - range.start;
+    let (found, skipped) = match list.head(range.end) {
+        Ok(found) => (found, range.start),
+        Err(NotLoaded) => (list.tail(list.len() - range.start)?, 0),
+    };
+    let found = found.into_iter().skip(skipped as usize);
+    Ok(found
+        .take(length as usize)
+        .map(|(_, element)| &element.value)
+        .collect())
+}
+
+/// The indices from `start` to `end`, both included and both perhaps counted
+/// from the end, as far as they are in a list of `length`.
+pub(super) fn range(start: i64, end: i64, length: u64) -> Range<u64> {
+    let size = i64::try_from(length).unwrap_or(i64::MAX);
+    let from_start = |index: i64| if index < 0 { index + size } else { index };
+    let start = from_start(start).max(0);
+    let end = from_start(end).min(size - 1);
+    if start > end {
+        return 0..0;
+    }
+    start.unsigned_abs()..end.unsigned_abs() + 1
+}
+
+pub(super) fn lrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let (start, end) = (run.integer(2)?, run.integer(3)?);
+    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
+        return Ok(Reply::Array(Vec::new()));
+    };
+    let range = range(start, end, list.len());
+    let items = slice(list, range)?.into_iter().cloned().map(Reply::Bulk);
+    Ok(Reply::Array(items.collect()))
+}
+
+/// The item numbered `index`, perhaps counted from the end.
+pub(super) fn at(list: &Collection, index: i64) -> Result<Option<Found>, NotLoaded> {
+    if index >= 0 {
+        if index.unsigned_abs() >= list.len() {
+            return Ok(None);
+        }
+        let found = list.head(index.unsigned_abs() + 1)?;
+        return Ok(found.last().copied().map(Found::new));
+    }
+    if index.unsigned_abs() > list.len() {
+        return Ok(None);
+    }
+    let found = list.tail(index.unsigned_abs())?;
+    Ok(found.first().copied().map(Found::new))
+}
+
+pub(super) fn lindex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
+        return Ok(Reply::Null);
+    };
+    let found = at(list, run.integer(2)?)?;
+    Ok(found.map_or(Reply::Null, |item| Reply::Bulk(item.value)))
+}
+
+/// The options of `LPOS`.
+struct Search {
+    /// Which match is the first that counts.
+    rank: u64,
+    /// The end where the search starts.
+    from: End,
+    /// How many matches are wanted, 0: all; `None`: one, not in an array.
+    count: Option<u64>,
+    /// How many items are compared at most; 0: all.
+    compared_max: u64,
+}
+
+impl Search {
+    fn of(run: &Run<'_>) -> Result<Self, Refusal> {
+        let mut search = Self {
+            rank: 1,
+            from: End::Head,
+            count: None,
+            compared_max: 0,
+        };
+        let mut index = 3;
+        while index < run.len() {
+            if index + 1 == run.len() {
+                return Err(Refusal::Syntax);
+            }
+            let value = run.arg(index + 1);
+            if run.is(index, "RANK") {
+                search.set_rank(value)?;
+            } else if run.is(index, "COUNT") {
+                search.count = Some(at_least(value, 0, "ERR COUNT can't be negative")?);
+            } else if run.is(index, "MAXLEN") {
+                search.compared_max = at_least(value, 0, "ERR MAXLEN can't be negative")?;
+            } else {
+                return Err(Refusal::Syntax);
+            }
+            index += 2;
+        }
+        Ok(search)
+    }
+
+    fn set_rank(&mut self, arg: &[u8]) -> Result<(), Refusal> {
+        let rank = args::integer(arg).ok_or(Refusal::NotInteger)?;
+        if rank == 0 {
+            return Err(Refusal::Other(
+                "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
+            ));
+        }
+        // The lowest integer has no negative; Redis then takes the first match.
+        self.rank = rank.checked_abs().map_or(1, i64::unsigned_abs);
+        self.from = if rank < 0 { End::Tail } else { End::Head };
+        Ok(())
+    }
+
+    /// The indices of the matches among `items`, which come in the order of the search.
+    fn matches<'a>(
+        &self,
+        items: impl Iterator<Item = (u64, &'a Bytes)>,
+        wanted: &[u8],
+    ) -> Vec<Reply> {
+        let compared = match self.compared_max {
+            0 => usize::MAX,
+            max => usize::try_from(max).unwrap_or(usize::MAX),
+        };
+        let skipped = usize::try_from(self.rank - 1).unwrap_or(usize::MAX);
+        let count = match self.count {
+            Some(0) => usize::MAX,
+            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
+            None => 1,
+        };
+        items
+            .take(compared)
+            .filter(|(_, item)| *item == wanted)
+            .skip(skipped)
+            .take(count)
+            .map(|(index, _)| Reply::Integer(index as i64))
+            .collect()
+    }
+}
+
+pub(super) fn lpos(run: &mut Run<'_>) -> Result<Reply, Refusal> {
+    let search = Search::of(run)?;
+    let none = match search.count {
+        Some(_) => Reply::Array(Vec::new()),
+        None => Reply::Null,
+    };
+    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
+        return Ok(none);
+    };
+    let all = slice(list, 0..list.len())?;
+    let items = all
+        .into_iter()
+        .enumerate()
+        .map(|(i, item)| (i as u64, item));
+    let mut found = match search.from {
+        End::Head => search.matches(items, run.arg(2)),
+        End::Tail => search.matches(items.rev(), run.arg(2)),
+    };
+    Ok(match search.count {
+        Some(_) => Reply::Array(found),
+        None => found.pop().unwrap_or(none),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_to_the_list() {
+        for (start, end, expected) in [
+            (0, -1, 0..5),
+            (-100, 100, 0..5),
+            (1, 2, 1..3),
+            (-2, -1, 3..5),
+            (3, 1, 0..0),
+            (5, 9, 0..0),
+            (0, -6, 0..0),
+            (i64::MIN, i64::MAX, 0..5),
+            (i64::MAX, i64::MIN, 0..0),
+        ] {
+            assert_eq!(range(start, end, 5), expected, "{start} {end}");
+        }
+    }
+}

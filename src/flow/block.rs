@@ -1,0 +1,66 @@
+//! MULTI blocks, and the keys that WATCH guards.
+
+use super::{Flow, UNIT_BYTES_MAX, oversized};
+use crate::coherence::{Seen, Step, Unit};
+use crate::command::Class;
+use crate::model::{Key, Reply};
+
+impl Flow {
+    /// The keys as they are now, for [`transact`](Self::transact); an error reply
+    /// if that cannot be told. No read after this shows anything older.
+    pub async fn watch(&self, mut keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Reply> {
+        keys.sort_unstable();
+        keys.dedup();
+        let seen = self.parts.reads.watch(keys).await;
+        seen.map_err(|refusal| refusal.reply())
+    }
+
+    /// Runs the commands of a block (of the classes `Read`, `Expiry` and `Write`) as
+    /// one unit, if all `watched` keys are as they were seen; one reply each.
+    /// `None`: one is not, and nothing was done.
+    ///
+    /// `client` is the number of who sent it.
+    ///
+    /// A block that only reads is answered from one state, like any other.
+    ///
+    /// # Errors
+    /// An error reply for the block as a whole. But for `UNKNOWN` nothing was done.
+    pub async fn transact(
+        &self,
+        steps: Vec<Step>,
+        watched: Vec<(Key, Seen)>,
+        client: u64,
+    ) -> Result<Option<Vec<Reply>>, Reply> {
+        if watched.is_empty() && steps.iter().all(only_reads) {
+            let replies = self.parts.reads.block(&steps).await;
+            return replies.map(Some).map_err(|refusal| refusal.reply());
+        }
+        let refusals: Vec<Option<Reply>> = steps.iter().map(|step| oversized(&step.call)).collect();
+        let kept = steps.into_iter().zip(&refusals);
+        let kept = kept.filter(|(_, refusal)| refusal.is_none());
+        let unit = Unit {
+            steps: kept.map(|(step, _)| step).collect(),
+            watched,
+            client,
+        };
+        if unit.bytes() > UNIT_BYTES_MAX {
+            return Err(Reply::error(
+                "ERR the transaction is longer than 900 MB, which PostgreSQL cannot take at once; \
+                 nothing was done",
+            ));
+        }
+        let answers = self.parts.lane.submit(vec![unit]).await;
+        let answer = answers.map_err(|refusal| refusal.reply())?.pop().flatten();
+        Ok(answer.map(|replies| {
+            let mut replies = replies.into_iter();
+            refusals
+                .into_iter()
+                .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null))
+                .collect()
+        }))
+    }
+}
+
+fn only_reads(step: &Step) -> bool {
+    matches!(step.call.command.class, Class::Read | Class::Expiry)
+}

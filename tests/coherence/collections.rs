@@ -1,0 +1,256 @@
+//! Hashes, lists, sets, sorted sets and streams: the cache repeats each change,
+//! and may lose everything at any moment.
+
+use std::time::Duration;
+
+use crate::support::{Client, Stack, Value, process};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// For each type: commands that make a key, change it, and show all of it.
+const TYPES: &[(&str, &[&str], &str)] = &[
+    (
+        "hash",
+        &[
+            "HSET k a 1 b 2 c 3",
+            "HSET k b 9 d 4",
+            "HDEL k a",
+            "HINCRBY k d 6",
+        ],
+        "HGETALL k",
+    ),
+    (
+        "list",
+        &[
+            "RPUSH k a b c d",
+            "LPUSH k z",
+            "LPOP k",
+            "RPOP k",
+            "LSET k 1 B",
+            "LINSERT k BEFORE c x",
+            "LREM k 0 a",
+        ],
+        "LRANGE k 0 -1",
+    ),
+    (
+        "set",
+        &["SADD k 1 2 3 4", "SREM k 2 9", "SADD k 7"],
+        "SMEMBERS k",
+    ),
+    (
+        "zset",
+        &[
+            "ZADD k 1 a 2 b 3 c",
+            "ZINCRBY k 5 a",
+            "ZREM k b",
+            "ZADD k 0.1 d",
+            "ZPOPMIN k",
+        ],
+        "ZRANGE k 0 -1 WITHSCORES",
+    ),
+    (
+        "stream",
+        &[
+            "XADD k 1-1 f v",
+            "XADD k 2-1 g w h x",
+            "XDEL k 1-1",
+            "XADD k 3-0 i y",
+            "XGROUP CREATE k team 0",
+            "XREADGROUP GROUP team one COUNT 1 STREAMS k >",
+        ],
+        "XRANGE k - +",
+    ),
+];
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+fn call(client: &mut Client, line: &str) -> Value {
+    client.ok(&words(line)).unwrap()
+}
+
+/// The reply in an order that does not depend on Redis's hash seed.
+fn shown(client: &mut Client, line: &str) -> String {
+    match call(client, line) {
+        Value::Array(mut items) if line.starts_with("SMEMBERS") => {
+            items.sort_by_key(Value::text);
+            format!("{items:?}")
+        }
+        reply => format!("{reply:?}"),
+    }
+}
+
+#[test]
+fn changes_are_repeated_in_the_cache_and_survive_its_loss() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    for (kind, changes, show) in TYPES {
+        for change in *changes {
+            call(&mut client, change);
+            assert_eq!(
+                cache.integer(&["EXISTS", "k"]).unwrap(),
+                1,
+                "{kind}: {change}"
+            );
+            let kept = shown(&mut cache, show);
+            assert_eq!(shown(&mut client, show), kept, "{kind}: {change}");
+            cache.ok(&["FLUSHALL"]).unwrap();
+            assert_eq!(
+                shown(&mut client, show),
+                kept,
+                "{kind} after a flush: {change}"
+            );
+            // The next change needs the key in the cache with its version.
+            process::await_true("it is filled", LIMIT, || {
+                shown(&mut client, show);
+                cache.integer(&["EXISTS", "k"]).unwrap() == 1
+            })
+            .unwrap();
+        }
+        assert_eq!(client.text(&["TYPE", "k"]).unwrap(), *kind);
+        call(&mut client, "DEL k");
+        assert_eq!(client.text(&["TYPE", "k"]).unwrap(), "none");
+    }
+}
+
+#[test]
+fn every_type_is_in_the_views() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    call(&mut client, "HSET h name Ada born 1815");
+    call(&mut client, "RPUSH l one two");
+    call(&mut client, "LPUSH l zero");
+    call(&mut client, "SADD s x");
+    call(&mut client, "ZADD z 1.5 m");
+    let sql = stack.sql().unwrap();
+    let all = |query: &str| -> Vec<String> {
+        let rows = sql.query(query, &[]).unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    assert_eq!(
+        all("select field || '=' || value from freshet.hashes where key = 'h' order by field"),
+        ["born=1815", "name=Ada"]
+    );
+    assert_eq!(
+        all("select index || ':' || value from freshet.lists where key = 'l' order by index"),
+        ["0:zero", "1:one", "2:two"]
+    );
+    assert_eq!(
+        all("select member from freshet.sets where key = 's'"),
+        ["x"]
+    );
+    assert_eq!(
+        all("select member || ' ' || score from freshet.sorted_sets where key = 'z'"),
+        ["m 1.5"]
+    );
+    assert_eq!(
+        all("select type from freshet.live_keys order by key"),
+        ["hash", "list", "set", "zset"]
+    );
+}
+
+#[test]
+fn large_collection_is_filled_in_steps_and_cut_down_cheaply() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let value = "v".repeat(100);
+    for chunk in 0..40 {
+        let mut command = vec!["HSET".to_owned(), "big".to_owned()];
+        for field in 0..500 {
+            command.push(format!("field{}", chunk * 500 + field));
+            command.push(value.clone());
+        }
+        client.ok(&command).unwrap();
+    }
+    let mut cache = stack.cache.client().unwrap();
+    cache.ok(&["FLUSHALL"]).unwrap();
+    process::await_true("it is resident", LIMIT, || {
+        assert_eq!(client.integer(&["HLEN", "big"]).unwrap(), 20_000);
+        assert_eq!(client.text(&["HGET", "big", "field7"]).unwrap(), value);
+        cache.integer(&["HLEN", "big"]).unwrap() == 20_000
+    })
+    .unwrap();
+    call(&mut client, "HDEL big field7");
+    assert_eq!(cache.integer(&["HLEN", "big"]).unwrap(), 19_999);
+    assert_eq!(client.integer(&["HLEN", "big"]).unwrap(), 19_999);
+}
+
+#[test]
+fn collection_above_the_limit_is_read_from_the_store() {
+    let stack = Stack::start_with(&[("cache.fill_elements", "10")], &[]).unwrap();
+    let mut client = stack.client().unwrap();
+    for field in 0..20 {
+        call(&mut client, &format!("HSET h f{field} {field}"));
+    }
+    let mut cache = stack.cache.client().unwrap();
+    assert_eq!(client.text(&["HGET", "h", "f3"]).unwrap(), "3");
+    assert_eq!(client.integer(&["HLEN", "h"]).unwrap(), 20);
+    assert_eq!(call(&mut client, "HGETALL h").items().len(), 40);
+    assert_eq!(client.ok(&["HGET", "h", "none"]).unwrap(), Value::Null);
+    assert_eq!(cache.integer(&["EXISTS", "h"]).unwrap(), 0);
+    for field in 0..15 {
+        call(&mut client, &format!("HDEL h f{field}"));
+    }
+    assert_eq!(client.text(&["HGET", "h", "f17"]).unwrap(), "17");
+    assert_eq!(cache.integer(&["EXISTS", "h"]).unwrap(), 1);
+}
+
+#[test]
+fn nothing_is_left_of_a_collection_that_was_replaced() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    call(&mut client, "HSET h a 1 b 2");
+    call(&mut client, "SET h string");
+    assert_eq!(client.text(&["GET", "h"]).unwrap(), "string");
+    call(&mut client, "DEL h");
+    call(&mut client, "HSET h c 3");
+    assert_eq!(call(&mut client, "HGETALL h").items().len(), 2);
+    call(&mut client, "RENAME h g");
+    assert_eq!(call(&mut client, "HGETALL g").items().len(), 2);
+    assert_eq!(client.text(&["TYPE", "h"]).unwrap(), "none");
+}
+
+#[test]
+fn long_fields_are_whole() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let (one, other) = ("x".repeat(5000) + "1", "x".repeat(5000) + "2");
+    client.ok(&["HSET", "h", &one, "1", &other, "2"]).unwrap();
+    stack.cache.client().unwrap().ok(&["FLUSHALL"]).unwrap();
+    assert_eq!(client.text(&["HGET", "h", &one]).unwrap(), "1");
+    assert_eq!(client.text(&["HGET", "h", &other]).unwrap(), "2");
+    assert_eq!(client.integer(&["HDEL", "h", &one]).unwrap(), 1);
+    assert_eq!(client.integer(&["HLEN", "h"]).unwrap(), 1);
+}
+
+/// Several units on one key in one batch: their effects are one change of the
+/// key, whatever was loaded for them.
+#[test]
+fn many_clients_on_one_key_count_exactly() {
+    let stack = Stack::start().unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let mut client = stack.client().unwrap();
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let field = format!("f{number}:{round}");
+                    client.ok(&["HSET", "h", &field, "v"]).unwrap();
+                    if round % 3 == 0 {
+                        client.ok(&["HDEL", "h", &field]).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    let mut client = stack.client().unwrap();
+    assert_eq!(client.integer(&["HLEN", "h"]).unwrap(), 8 * 66);
+    stack.cache.client().unwrap().ok(&["FLUSHALL"]).unwrap();
+    assert_eq!(client.integer(&["HLEN", "h"]).unwrap(), 8 * 66);
+    let sql = stack.sql().unwrap();
+    let rows = sql
+        .query("select count(*) from freshet.hashes", &[])
+        .unwrap();
+    assert_eq!(rows[0].get::<_, i64>(0), 8 * 66);
+}

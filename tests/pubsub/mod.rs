@@ -1,0 +1,6 @@
+//! What clients are told without asking: messages, notifications, invalidations.
+
+mod differential;
+mod faults;
+mod pause;
+mod proxies;

@@ -1,0 +1,7 @@
+//! MULTI, EXEC, DISCARD, WATCH, UNWATCH.
+
+mod atomicity;
+mod bounds;
+mod differential;
+mod order;
+mod watch;
