@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::packed;
 use super::text::{Reader, write_length, write_string};
-use crate::engine::{Refusal, hash, list, sets, stream};
+use crate::engine::{Refusal, hash, list, sets, stream, zset};
 use crate::model::{Collection, Element, Kind, Value};
 
 const STRING: u8 = 0;
@@ -198,28 +198,23 @@ fn hash_of(parts: Vec<Bytes>) -> Option<Collection> {
     rest.is_empty().then(|| hash::from_pairs(pairs))?
 }
 
+/// `None` if a member stands there twice.
 fn set_of(members: Vec<Bytes>) -> Option<Collection> {
-    of_elements(Kind::Set, members.into_iter().map(|member| (member, 0.0)))
+    let mut set = Collection::new(Kind::Set);
+    for member in members {
+        if set.set(member, Element::default()).ok()?.is_some() {
+            return None;
+        }
+    }
+    Some(set)
 }
 
+/// `None` if a member stands there twice, or a score is none.
 fn sorted_set_of(members: Vec<(Bytes, f64)>) -> Option<Collection> {
     if members.iter().any(|(_, score)| score.is_nan()) {
         return None;
     }
-    of_elements(Kind::SortedSet, members)
-}
-
-/// `None` if a member stands there twice.
-fn of_elements(kind: Kind, members: impl IntoIterator<Item = (Bytes, f64)>) -> Option<Collection> {
-    let mut collection = Collection::new(kind);
-    for (member, rank) in members {
-        let element = Element {
-            rank,
-            ..Element::default()
-        };
-        if collection.set(member, element).ok()?.is_some() {
-            return None;
-        }
-    }
-    Some(collection)
+    let count = members.len() as u64;
+    let set = zset::built(members).ok()?;
+    (set.len() == count).then_some(set)
 }
