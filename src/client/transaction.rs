@@ -189,7 +189,7 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
         return (Reply::error(text), After::Continue);
     }
     let _held = hub.working().hold(block.bytes).await;
-    client.remember_reads(hub, &block.calls);
+    client.remember_block(hub, &block.calls);
     let started = Instant::now();
     let mut run = Run {
         steps: place(client.db, &block.calls),
