@@ -376,10 +376,13 @@ impl Connection<'_> {
         self.entry.note_activity(start, call.command.name);
         let before = self.unsent();
         let was = self.client.replies;
-        if was == Replies::SkipNext {
+        if was == Replies::SkipNext && call.command.name == "CLIENT|REPLY" {
             self.client.replies = Replies::On;
         }
         let (reply, after) = answer(&mut self.client, self.hub, &call).await;
+        if was == Replies::SkipNext && call.command.name != "CLIENT|REPLY" {
+            self.client.replies = Replies::On;
+        }
         // `CLIENT REPLY ON` is answered whatever held until then.
         let silent = was != Replies::On
             && !(call.command.name == "CLIENT|REPLY" && matches!(reply, Some(Reply::Simple(_))));
