@@ -183,9 +183,6 @@ impl Connection<'_> {
             if order == Order::Close || (entry.take_idle_check() && is_idle()) {
                 return Poll::Ready(Err(End::Closed));
             }
-            if entry.mail().is_some_and(Mailbox::has_mail) {
-                return Poll::Ready(Ok(Arrival::Mail));
-            }
             let on = bench.get_or_insert_with(|| pool.take());
             if on.input.capacity() == on.input.len() || on.input.capacity() < READ_BYTES {
                 on.input.reserve(READ_BYTES);
@@ -193,6 +190,10 @@ impl Connection<'_> {
             match pin!(socket.read_buf(&mut on.input)).poll(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
                 Poll::Ready(Ok(length)) => Poll::Ready(Ok(Arrival::Bytes(length))),
+                // Requests come first: a flood of mail must not keep a client from ending it.
+                Poll::Pending if entry.mail().is_some_and(Mailbox::has_mail) => {
+                    Poll::Ready(Ok(Arrival::Mail))
+                }
                 Poll::Pending if order == Order::Drain => Poll::Ready(Err(End::Closed)),
                 Poll::Pending => {
                     if on.input.is_empty() {
@@ -382,10 +383,13 @@ impl Connection<'_> {
         self.entry.note_activity(start, call.command.name);
         let before = self.unsent();
         let was = self.client.replies;
-        if was == Replies::SkipNext {
+        if was == Replies::SkipNext && call.command.name == "CLIENT|REPLY" {
             self.client.replies = Replies::On;
         }
         let (reply, after) = answer(&mut self.client, self.hub, &call).await;
+        if was == Replies::SkipNext && call.command.name != "CLIENT|REPLY" {
+            self.client.replies = Replies::On;
+        }
         // `CLIENT REPLY ON` is answered whatever held until then.
         let silent = was != Replies::On
             && !(call.command.name == "CLIENT|REPLY" && matches!(reply, Some(Reply::Simple(_))));
@@ -646,6 +650,7 @@ impl Connection<'_> {
 
     /// Closes the socket, gently if the client is to read what was written.
     async fn finish(mut self, end: End) {
+        self.client.leave();
         if let Some(bench) = self.bench.take() {
             self.pool.give(bench);
         }
