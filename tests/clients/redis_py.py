@@ -153,21 +153,6 @@ assert told == ["set", "expire", "del"], told
 client.config_set("notify-keyspace-events", "")
 listener.close()
 
-# A cache in the client.
-if protocol == 3:
-    from redis.cache import CacheConfig
-
-    caching = redis.Redis(port=port, protocol=3, decode_responses=True, cache_config=CacheConfig())
-    client.set("cached", 1)
-    assert caching.get("cached") == "1"
-    assert caching.get("cached") == "1"
-    assert caching.get_cache().size == 1
-    client.set("cached", 2)
-    deadline = time.monotonic() + 5
-    while caching.get("cached") != "2":
-        assert time.monotonic() < deadline
-    caching.close()
-
 # Many threads on a connection pool.
 def work():
     for _ in range(50):

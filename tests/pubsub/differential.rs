@@ -11,8 +11,8 @@ use crate::support::{Client, Redis, Stack};
 /// How long what Redis has sent may take to come from Freshet.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// As long is waited for what must not come.
-const SILENCE: Duration = Duration::from_millis(30);
+/// How long is looked for what has been sent, or must not come.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// A connection whose bytes are not understood, and its client's number.
 struct Line {
@@ -67,6 +67,8 @@ struct Pair {
     judge: Redis,
     ours: Vec<Line>,
     theirs: Vec<Line>,
+    /// Tells when the judge has done what it was asked for, and sent all of it.
+    barrier: Client,
 }
 
 impl Pair {
@@ -74,6 +76,7 @@ impl Pair {
         let stack = Stack::start().unwrap();
         let judge = Redis::start().unwrap();
         let mut pair = Self {
+            barrier: judge.client().unwrap(),
             stack,
             judge,
             ours: Vec::new(),
@@ -108,12 +111,15 @@ impl Pair {
     }
 
     fn compare(&mut self, step: &str) {
-        self.theirs[0].receive(None, SILENCE);
+        // Redis writes at the end of a turn what it said in it to anybody.
+        for _ in 0..2 {
+            self.barrier.ok(&["PING"]).unwrap();
+        }
         for (index, (ours, theirs)) in self.ours.iter_mut().zip(&mut self.theirs).enumerate() {
-            theirs.receive(None, Duration::from_millis(2));
+            theirs.receive(None, MOMENT);
             let expected = std::mem::take(&mut theirs.received);
             ours.receive(Some(expected.len()), LIMIT);
-            ours.receive(None, Duration::from_millis(2));
+            ours.receive(None, MOMENT);
             let got = std::mem::take(&mut ours.received);
             assert_eq!(
                 got.escape_ascii().to_string(),
