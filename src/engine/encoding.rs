@@ -46,7 +46,8 @@ impl Encoding {
         }
     }
 
-    fn of_collection(collection: &Collection) -> Result<Self, Refusal> {
+    /// That of a collection.
+    pub fn of_collection(collection: &Collection) -> Result<Self, Refusal> {
         let is_short = |len: usize| len <= PACKED_LEN_MAX;
         let is_packed = collection.len() <= PACKED_ELEMENTS_MAX
             && collection

@@ -182,6 +182,13 @@ pub fn same_as_redis(key: &Key, ours: &Collection, redis: &mut Client) -> Result
         Kind::String | Kind::Stream => return Ok(()),
     };
     match ours.kind() {
+        // Only sorted sets that were large once know -0 from 0.
+        Kind::SortedSet => {
+            let scores = theirs.iter_mut().chain(&mut held);
+            scores
+                .filter(|score| *score == b"-0")
+                .for_each(|score| *score = b"0".to_vec());
+        }
         Kind::Hash => {
             theirs = pairs_sorted(theirs);
             held = pairs_sorted(held);
