@@ -9,13 +9,16 @@
 mod block;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 
 use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Unit, purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Ticket, Unit, Waiting,
+    purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -44,6 +47,36 @@ pub struct Origin {
     pub protocol: Protocol,
     /// The client's number.
     pub client: u64,
+}
+
+/// A call that waits; dropping this ends it.
+pub struct Wait {
+    ticket: Ticket,
+    limit: Option<Duration>,
+}
+
+impl Wait {
+    /// How long it waits; `None`: for ever.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
+    /// Ready when it got something.
+    pub fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Reply> {
+        let answer = self.ticket.poll_answer(context);
+        answer.map(|answer| answer.unwrap_or_else(|refusal| refusal.reply()))
+    }
+
+    /// Ends it. What a try that was under way still got is the reply, else null.
+    pub async fn give_up(self) -> Reply {
+        let answer = self.ticket.withdraw().await;
+        answer.unwrap_or_else(|refusal| refusal.reply())
+    }
+}
+
+/// Whether `call` waits if there is nothing; one whose time to wait is refused does not.
+pub fn may_wait(call: &Call) -> bool {
+    matches!(engine::waits(call), Some(Ok(_)))
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -97,6 +130,8 @@ struct Parts {
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
     purger: tokio::task::JoinHandle<()>,
+    waiting: Arc<Waiting>,
+    waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
     reads: Reads,
     keyspace: Keyspace,
@@ -129,6 +164,7 @@ impl Flow {
             audience,
         );
         let loader = Loader::start(&store);
+        let (waiting, waker) = Waiting::start(&lane, &store);
         let reads = Reads::new(
             Arc::clone(&cache),
             Arc::clone(&store),
@@ -144,6 +180,8 @@ impl Flow {
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
             purger,
+            waiting,
+            waker,
             lane,
             reads,
             keyspace,
@@ -159,6 +197,7 @@ impl Flow {
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
+        self.parts.waker.abort();
         let task = self
             .parts
             .fence_task
@@ -168,6 +207,33 @@ impl Flow {
         if let Some(task) = task {
             task.stop().await;
         }
+    }
+
+    /// Lets a call that blocks wait until it gets something, for as long as it says.
+    /// An error reply where it does not come to that.
+    pub fn wait(&self, origin: Origin, call: &Call) -> Result<Wait, Reply> {
+        if let Some(refusal) = oversized(call) {
+            return Err(refusal);
+        }
+        let Some(Ok(timeout)) = engine::waits(call) else {
+            return Err(Reply::error(
+                "ERR Freshet internal error: the command does not wait",
+            ));
+        };
+        let unit = Unit::single(origin.db, call.clone()).by(origin.client);
+        let keys = engine::waited_keys(call, origin.db);
+        Ok(Wait {
+            ticket: self.parts.waiting.enter(unit, keys),
+            limit: match timeout {
+                engine::Timeout::Never => None,
+                engine::Timeout::After(limit) => Some(limit),
+            },
+        })
+    }
+
+    /// How many calls wait for something to be written.
+    pub fn waiting(&self) -> usize {
+        self.parts.waiting.len()
     }
 
     /// Runs the data commands of one connection in order (all classes but

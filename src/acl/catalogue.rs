@@ -92,8 +92,8 @@ pub(super) fn find(name: &[u8]) -> Option<usize> {
 
 /// The numbers of the commands in a category, which `all` is not.
 pub(super) fn in_category(category: &[u8]) -> Option<impl Iterator<Item = usize>> {
-    let is_it = |name: &&str| name.as_bytes().eq_ignore_ascii_case(category);
-    let bit = CATEGORIES.iter().position(|name| is_it(&name))?;
+    let is_it = |name: &str| name.as_bytes().eq_ignore_ascii_case(category);
+    let bit = CATEGORIES.iter().position(|name| is_it(name))?;
     let numbered = items().iter().enumerate();
     Some(numbered.filter_map(move |(n, item)| (item.categories & (1 << bit) != 0).then_some(n)))
 }

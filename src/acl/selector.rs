@@ -298,7 +298,8 @@ impl Selector {
                     },
                 );
             }
-            for argument in self.first_args.get(&number).into_iter().flatten() {
+            let first = self.first_args.get(&number).filter(|_| !is_allowed);
+            for argument in first.into_iter().flatten() {
                 text.push_str(&format!(" +{name}|{}", String::from_utf8_lossy(argument)));
             }
         }

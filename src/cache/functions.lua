@@ -176,10 +176,16 @@ local function begin(keys, args)
   return redis.status_reply('OK')
 end
 
--- Runs commands, packed as { { name, argument, ... }, ... }, on key k. Whether all went well.
+-- Runs commands, packed as { { name, argument, ... }, ... }, on key k, which comes
+-- behind the name (of XGROUP, behind the subcommand). Whether all went well.
 local function run(k, packed)
   for _, command in ipairs(cmsgpack.unpack(packed)) do
-    local reply = redis.pcall(command[1], k, unpack(command, 2))
+    local reply
+    if command[1] == 'XGROUP' then
+      reply = redis.pcall(command[1], command[2], k, unpack(command, 3))
+    else
+      reply = redis.pcall(command[1], k, unpack(command, 2))
+    end
     if type(reply) == 'table' and reply.err then
       return false
     end

@@ -96,24 +96,24 @@ fn set_user(hub: &Hub, call: &Call) -> Reply {
 /// A selector may come in several words: those from `(` to `)` become one.
 fn joined(words: &[Bytes]) -> Result<Vec<Bytes>, Bytes> {
     let mut rules = Vec::new();
-    let mut open: Option<Vec<u8>> = None;
+    let mut open: Option<(&Bytes, Vec<u8>)> = None;
     for word in words {
         match &mut open {
-            Some(selector) => {
+            Some((_, selector)) => {
                 selector.push(b' ');
                 selector.extend_from_slice(word);
             }
-            None if word.starts_with(b"(") => open = Some(word.to_vec()),
+            None if word.starts_with(b"(") => open = Some((word, word.to_vec())),
             None => rules.push(word.clone()),
         }
         if word.ends_with(b")")
-            && let Some(selector) = open.take()
+            && let Some((_, selector)) = open.take()
         {
             rules.push(Bytes::from(selector));
         }
     }
     match open {
-        Some(selector) => Err(Bytes::from(selector)),
+        Some((start, _)) => Err(start.clone()),
         None => Ok(rules),
     }
 }

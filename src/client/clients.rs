@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::access::{check_name, set_name};
 use super::hub::Hub;
 use super::local::{After, error_with, not_an_integer, subcommand_error, syntax_error};
-use super::registry::{Entry, Order};
+use super::registry::{Entry, Order, Unblock};
 use super::state::{Client, Eviction, Replies};
 use super::{pause, tracking};
 use crate::command::args::is_word;
@@ -49,7 +49,7 @@ pub fn answer(client: &mut Client, hub: &Hub, call: &Call) -> Reply {
         Some("TRACKINGINFO") => tracking::info(client, hub),
         Some("GETREDIR") => tracking::redirect(client),
         Some("CACHING") => tracking::caching(client, call),
-        Some("UNBLOCK") => unblock(call),
+        Some("UNBLOCK") => unblock(hub, call),
         Some("PAUSE") => pause::pause(hub, call),
         Some("UNPAUSE") => pause::unpause(hub),
         _ => wrong_arity(call.command),
@@ -130,19 +130,21 @@ fn no_touch(call: &Call) -> Reply {
     }
 }
 
-/// No command that Freshet serves leaves a client blocked.
-fn unblock(call: &Call) -> Reply {
+/// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`.
+fn unblock(hub: &Hub, call: &Call) -> Reply {
     let request = &call.request;
-    match request.len() {
-        3 => {}
-        4 if is_word(request.arg(3), "TIMEOUT") || is_word(request.arg(3), "ERROR") => {}
+    let how = match request.len() {
+        3 => Unblock::Timeout,
+        4 if is_word(request.arg(3), "TIMEOUT") => Unblock::Timeout,
+        4 if is_word(request.arg(3), "ERROR") => Unblock::Error,
         4 => return Reply::error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"),
         _ => return subcommand_error(call),
-    }
-    match parse_integer(request.arg(2)) {
-        Some(_) => Reply::Integer(0),
-        None => not_an_integer(),
-    }
+    };
+    let Some(id) = parse_integer(request.arg(2)) else {
+        return not_an_integer();
+    };
+    let entry = u64::try_from(id).ok().and_then(|id| hub.registry.find(id));
+    Reply::Integer(i64::from(entry.is_some_and(|entry| entry.unblock(how))))
 }
 
 /// The kinds of clients that Redis tells apart.

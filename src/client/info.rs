@@ -148,7 +148,7 @@ fn clients(hub: &Hub, text: &mut Lines) {
         ("maxclients", &hub.config().listen.max_clients),
         ("client_recent_max_input_buffer", &0),
         ("client_recent_max_output_buffer", &0),
-        ("blocked_clients", &0),
+        ("blocked_clients", &hub.flow.waiting()),
         (
             "tracking_clients",
             &hub.flow.broker().tracking().sizes().clients,

@@ -35,7 +35,11 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
         return (Some(reply), After::Continue);
     }
     let reply = match call.command.name {
-        "QUIT" => return (Some(Reply::OK), After::Close),
+        "QUIT" => {
+            // Before the answer: who reads it may count on it.
+            client.leave();
+            return (Some(Reply::OK), After::Close);
+        }
         "CLIENT|REPLY" => return (clients::reply(client, call), After::Continue),
         "CLIENT|KILL" => {
             let (reply, after) = clients::kill(client, hub, call);
@@ -112,8 +116,7 @@ fn reset(client: &mut Client, hub: &Hub) -> Reply {
     let mut out = BytesMut::new();
     let protocol = client.protocol;
     let listened = client.listens();
-    client.subscriptions = None;
-    client.tracked = None;
+    client.leave();
     if let Some(mailbox) = client.entry.mail() {
         mailbox.take(protocol, listened, &mut out);
     }

@@ -26,7 +26,7 @@ pub use access::{REDIS_VERSION, admit};
 pub use hub::Hub;
 pub use local::{After, answer};
 pub use pause::Pause;
-pub use registry::{Address, Entry, Full, Order, Profile, Registry, Subscribed, Tracks};
+pub use registry::{Address, Entry, Full, Order, Profile, Registry, Subscribed, Tracks, Unblock};
 pub use slowlog::SlowLog;
 pub use state::{Client, Eviction, Library, Mode, Replies};
 pub use stats::Stats;

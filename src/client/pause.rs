@@ -1,5 +1,6 @@
 //! `CLIENT PAUSE` and `UNPAUSE`: commands of all clients of this proxy wait.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -45,12 +46,15 @@ fn may_write(call: &Call) -> bool {
 /// The pause of a server, if there is one.
 #[derive(Debug)]
 pub struct Pause {
+    /// Whether there may be one; to look without a lock.
+    is_on: AtomicBool,
     running: watch::Sender<Option<Running>>,
 }
 
 impl Default for Pause {
     fn default() -> Self {
         Self {
+            is_on: AtomicBool::new(false),
             running: watch::Sender::new(None),
         }
     }
@@ -59,11 +63,15 @@ impl Default for Pause {
 impl Pause {
     /// Whether `call` has to wait now.
     pub fn holds(&self, client: &Client, call: &Call) -> bool {
+        if !self.is_on.load(Ordering::Acquire) {
+            return false;
+        }
         let running = *self.running.borrow();
         let Some(running) = running else {
             return false;
         };
         if running.end <= Instant::now() {
+            self.end_if_over();
             return false;
         }
         running.kind == Kind::All
@@ -84,6 +92,7 @@ impl Pause {
     /// Begins a pause, or makes one stricter and longer.
     fn begin(&self, kind: Kind, end: Instant) {
         self.running.send_modify(|running| {
+            self.is_on.store(true, Ordering::Release);
             let known = running.filter(|running| running.end > Instant::now());
             *running = Some(match known {
                 Some(known) => Running {
@@ -97,7 +106,21 @@ impl Pause {
 
     /// Ends the pause.
     pub fn end(&self) {
-        self.running.send_replace(None);
+        self.running.send_modify(|running| {
+            self.is_on.store(false, Ordering::Release);
+            *running = None;
+        });
+    }
+
+    fn end_if_over(&self) {
+        self.running.send_if_modified(|running| {
+            let is_over = running.is_some_and(|running| running.end <= Instant::now());
+            if is_over {
+                self.is_on.store(false, Ordering::Release);
+                *running = None;
+            }
+            is_over
+        });
     }
 }
 

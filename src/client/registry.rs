@@ -44,6 +44,18 @@ pub enum Order {
     Close,
 }
 
+/// How a waiting command is ended from outside (`CLIENT UNBLOCK`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unblock {
+    /// As if its time were over.
+    Timeout,
+    /// With an error.
+    Error,
+}
+
+const NOT_BLOCKED: u8 = 0;
+const BLOCKED: u8 = 1;
+
 /// What others may see of a connection.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -119,6 +131,7 @@ pub struct Entry {
     bell: Arc<Bell>,
     /// What it is told without asking; made when it may be told something.
     mailbox: OnceLock<Arc<Mailbox>>,
+    blocked: AtomicU8,
     profile: Mutex<Profile>,
 }
 
@@ -136,6 +149,45 @@ impl Entry {
     pub fn tell(&self, order: Order) {
         self.order.fetch_max(order as u8, Ordering::AcqRel);
         self.wake();
+    }
+
+    /// Whether a command of the client waits.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire) != NOT_BLOCKED
+    }
+
+    /// Notes that a command of the client begins to wait.
+    pub fn begin_block(&self) {
+        self.blocked.store(BLOCKED, Ordering::Release);
+    }
+
+    /// Notes that it does not wait any more.
+    pub fn end_block(&self) {
+        self.blocked.store(NOT_BLOCKED, Ordering::Release);
+    }
+
+    /// Ends the waiting of the client's command; whether it was waiting.
+    pub fn unblock(&self, how: Unblock) -> bool {
+        let to = match how {
+            Unblock::Timeout => BLOCKED + 1,
+            Unblock::Error => BLOCKED + 2,
+        };
+        let swapped =
+            self.blocked
+                .compare_exchange(BLOCKED, to, Ordering::AcqRel, Ordering::Acquire);
+        if swapped.is_ok() {
+            self.wake();
+        }
+        swapped.is_ok()
+    }
+
+    /// How the waiting of the client's command is to end, if it is.
+    pub fn unblocked(&self) -> Option<Unblock> {
+        match self.blocked.load(Ordering::Acquire) {
+            NOT_BLOCKED | BLOCKED => None,
+            asked if asked == BLOCKED + 1 => Some(Unblock::Timeout),
+            _ => Some(Unblock::Error),
+        }
     }
 
     /// Asks the connection to close if it has waited too long for its client.
@@ -186,7 +238,7 @@ impl Entry {
     pub fn line(&self, now: Instant) -> Vec<u8> {
         let profile = self.profile().clone();
         let whole_seconds = |since: Instant| now.saturating_duration_since(since).as_secs();
-        let flags = flags(&self.peer, &profile);
+        let flags = flags(&self.peer, &profile, self.is_blocked());
         let queued = profile.queued.map_or("-1".to_owned(), |n| n.to_string());
         let mut line = format!(
             "id={} addr={} laddr={} fd={} name=",
@@ -227,10 +279,11 @@ impl Entry {
 }
 
 /// The letters that say in which states a client is, in Redis's order.
-fn flags(peer: &Address, profile: &Profile) -> String {
+fn flags(peer: &Address, profile: &Profile, is_blocked: bool) -> String {
     let letters = [
         ('P', profile.subscribed.is_any()),
         ('x', profile.queued.is_some()),
+        ('b', is_blocked),
         ('t', profile.tracks != Tracks::No),
         ('B', matches!(profile.tracks, Tracks::Prefixes(_))),
         ('U', matches!(peer, Address::Unix(_))),
@@ -280,6 +333,7 @@ impl Registry {
             idle_check: AtomicBool::new(false),
             bell: Arc::default(),
             mailbox: OnceLock::new(),
+            blocked: AtomicU8::new(NOT_BLOCKED),
             profile: Mutex::new(Profile {
                 active_at: now,
                 command: "",

@@ -121,6 +121,12 @@ impl Client {
         }
     }
 
+    /// Ends its subscriptions and its tracking.
+    pub fn leave(&mut self) {
+        self.subscriptions = None;
+        self.tracked = None;
+    }
+
     /// Appends the mail that has come to `out`.
     pub fn take_mail(&self, out: &mut BytesMut) {
         if let Some(mailbox) = self.entry.mail() {
@@ -144,12 +150,20 @@ impl Client {
             return;
         };
         for call in calls {
-            if tracked.remembers() && call.command.flags.has(flags::READONLY) {
-                let names = call.key_indices().map(|index| call.request.arg(index));
-                hub.flow.broker().tracking().remember(self.entry.id, names);
-            }
+            remember(tracked, hub, self.entry.id, call);
             tracked.after_command();
         }
+    }
+
+    /// The same for a block, which is one command for `CLIENT CACHING`.
+    pub fn remember_block(&mut self, hub: &Hub, calls: &[Call]) {
+        let Some(tracked) = &mut self.tracked else {
+            return;
+        };
+        for call in calls {
+            remember(tracked, hub, self.entry.id, call);
+        }
+        tracked.after_command();
     }
 
     /// What the data path must know of this connection.
@@ -199,5 +213,12 @@ impl Client {
             Some(user) => Arc::clone(&user.name),
             None => access::default_user(),
         };
+    }
+}
+
+fn remember(tracked: &Tracked, hub: &Hub, id: u64, call: &Call) {
+    if tracked.remembers() && call.command.flags.has(flags::READONLY) {
+        let names = call.key_indices().map(|index| call.request.arg(index));
+        hub.flow.broker().tracking().remember(id, names);
     }
 }

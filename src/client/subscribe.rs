@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::hub::Hub;
 use super::local::subcommand_error;
-use super::state::Client;
+use super::state::{Client, Replies};
 use crate::command::{Call, wrong_arity};
 use crate::model::{Protocol, Reply};
 use crate::pubsub::{Listens, Space, Subscriptions, Unreached};
@@ -149,7 +149,8 @@ async fn publish(client: &Client, hub: &Hub, call: &Call, space: Space) -> Reply
         Ok(receivers) => Reply::Integer(receivers),
         Err(error) => error.reply(),
     };
-    if client.listens() == Listens::No {
+    // A client that wants no replies still gets its mail, by the usual way.
+    if client.listens() == Listens::No || client.replies != Replies::On {
         return reply;
     }
     let mut out = BytesMut::new();

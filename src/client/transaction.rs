@@ -190,7 +190,7 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
         return (Reply::error(text), After::Continue);
     }
     let _held = hub.working().hold(block.bytes).await;
-    client.remember_reads(hub, &block.calls);
+    client.remember_block(hub, &block.calls);
     let started = Instant::now();
     let replies: Vec<Option<Reply>> = block
         .calls

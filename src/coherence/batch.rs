@@ -67,6 +67,15 @@ impl Prepared {
         audience.hear_changes(&told);
     }
 
+    /// The keys that it leaves with a new content.
+    pub(super) fn changed_names(&self) -> impl Iterator<Item = &Key> {
+        let is_there = |effect: &Effect| matches!(effect, Effect::Whole(_) | Effect::Delta(_));
+        let changed = self.changed.iter();
+        changed
+            .filter(move |(_, effect, _)| is_there(effect))
+            .map(|(key, ..)| key)
+    }
+
     /// The keys that were begun in the cache.
     pub(super) fn changed_keys(&self) -> Vec<Key> {
         self.changed.iter().map(|(key, ..)| key.clone()).collect()
@@ -162,6 +171,8 @@ enum Cause {
     Cache(CacheError),
     /// The fence has moved, or a key was created in between.
     Moved(Refusal),
+    /// Calls needed more than was loaded, perhaps this; the next attempt loads whole values.
+    Short(Vec<(Key, Need)>),
 }
 
 impl Failure {
@@ -193,6 +204,8 @@ struct Plan {
     now: UnixMs,
     /// Whether a call needed more than was loaded.
     is_short: bool,
+    /// What calls turned out to need besides, for the next attempt.
+    wanted: Vec<(Key, Need)>,
 }
 
 impl Plan {
@@ -349,8 +362,7 @@ impl<'a> Batch<'a> {
         }
         let plan = run(jobs, workspace, &requests, &locked, now);
         if plan.is_short {
-            // The next attempt loads whole values.
-            return Err(Failure::early(Cause::Moved(Refusal::Contended)));
+            return Err(Failure::early(Cause::Short(plan.wanted)));
         }
         if plan.changes.is_empty() && plan.held.is_empty() {
             return Ok((plan, Vec::new()));
@@ -415,6 +427,7 @@ impl<'a> Batch<'a> {
                     .await;
                 Attempt::Again(Refusal::Unsettled)
             }
+            Cause::Short(wanted) => Attempt::Short(wanted),
             Cause::Moved(refusal) => {
                 if refusal == Refusal::Unsettled {
                     self.fence.left(self.phase).await;
@@ -489,7 +502,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
 
 /// What must be loaded; after a first try whole values. If anything must, all keys of
 /// the batch are locked, so that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &[(Key, Need)]) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     // Whether a key is new is known only if it is looked for.
     let looks_for_keys = jobs
@@ -520,6 +533,9 @@ pub(super) fn needs(jobs: &[Job], tries: u32) -> BTreeMap<Key, Need> {
     if tries > 0 {
         needs.values_mut().for_each(|need| need.whole = true);
     }
+    for (key, need) in wanted {
+        needs.entry(key.clone()).or_default().add(need.clone());
+    }
     needs
 }
 
@@ -547,6 +563,7 @@ fn run(
         .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
         .collect();
     let is_short = workspace.is_short();
+    let wanted = workspace.take_wanted().into_vec();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
         .into_iter()
@@ -580,6 +597,7 @@ fn run(
         held,
         now,
         is_short,
+        wanted,
     }
 }
 

@@ -149,7 +149,7 @@ impl Gatherer {
         };
         // A begin takes the keys out of the cache: not for writes that would only
         // be refused, while reads of them could go on.
-        if !is_open(&self.session) || !needs(jobs, 0).is_empty() {
+        if !is_open(&self.session) || !needs(jobs, 0, &[]).is_empty() {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

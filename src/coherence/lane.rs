@@ -14,10 +14,11 @@ use super::batch::{Batch, Failure, Prepared, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
-use super::{Answer, Audience, Fence, Phase, Refusal, Unit};
+use super::{Answer, Audience, Fence, Phase, Refusal, Unit, Waiting};
 use crate::cache::Cache;
 use crate::config;
-use crate::model::{EventClasses, Version};
+use crate::engine::Need;
+use crate::model::{EventClasses, Key, Version};
 use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
 /// Attempts whose marks are deleted together.
@@ -65,6 +66,7 @@ pub struct Lane {
     progress: Arc<Progress>,
     in_flight: Arc<AtomicUsize>,
     audience: Arc<dyn Audience>,
+    waiting: Arc<Waiting>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -109,6 +111,7 @@ impl Lane {
         let (gathered, batches) = mpsc::channel(1);
         let (waits, lane_waits) = watch::channel(false);
         let in_flight = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::new(Waiting::default());
         let shared_session = SharedSession::default();
         let gatherer = Gatherer {
             session: Arc::clone(&shared_session),
@@ -134,6 +137,8 @@ impl Lane {
             shared_session,
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
+            waiting: Arc::clone(&waiting),
+            wanted: Vec::new(),
             unknown_timeout: settings.unknown_timeout,
             numbers,
             audience: Arc::clone(&audience),
@@ -149,6 +154,7 @@ impl Lane {
             progress,
             in_flight,
             audience,
+            waiting,
         })
     }
 
@@ -187,6 +193,11 @@ impl Lane {
                 .unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
             Err(_) => Err(Refusal::Stopping),
         }
+    }
+
+    /// Those who wait for what is committed here.
+    pub(super) fn waiting(&self) -> &Arc<Waiting> {
+        &self.waiting
     }
 
     /// Units that wait or are worked on.
@@ -231,6 +242,8 @@ pub(super) enum Attempt {
     NothingToDo(Prepared),
     /// Nothing was written; the same again may work.
     Again(Refusal),
+    /// Nothing was written: calls needed more than was loaded, perhaps this.
+    Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
     Poisoned(StoreError),
     /// COMMIT got no answer, and the store does not tell.
@@ -250,6 +263,10 @@ struct Worker {
     shared_session: SharedSession,
     applies: Arc<Semaphore>,
     progress: Arc<Progress>,
+    /// Told of what is committed.
+    waiting: Arc<Waiting>,
+    /// What the calls of this batch turned out to need besides.
+    wanted: Vec<(Key, Need)>,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
     audience: Arc<dyn Audience>,
@@ -336,9 +353,14 @@ impl Worker {
     ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
         let mut count = 0;
+        self.wanted.clear();
         loop {
             let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
+                Attempt::Short(wanted) => {
+                    self.wanted.extend(wanted);
+                    Refusal::Contended
+                }
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
                 decided => return Ok(decided),
             };
@@ -455,7 +477,7 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let needs = needs(jobs, count);
+        let needs = needs(jobs, count, &self.wanted);
         if needs.is_empty() {
             return self.commit_blind(batch, session, jobs, count).await;
         }
@@ -589,6 +611,7 @@ impl Worker {
                 });
             }
             Attempt::Again(refusal) => self.refuse(jobs, &refusal),
+            Attempt::Short(_) => self.refuse(jobs, &Refusal::Contended),
             Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::Refused(error.to_string())),
         }
     }
@@ -626,6 +649,7 @@ impl Worker {
             cache: Arc::clone(&self.cache),
             fence: Arc::clone(&self.fence),
             progress: Arc::clone(&self.progress),
+            waiting: Arc::clone(&self.waiting),
         }
     }
 
@@ -664,10 +688,12 @@ struct Telling {
     cache: Arc<Cache>,
     fence: Arc<Fence>,
     progress: Arc<Progress>,
+    waiting: Arc<Waiting>,
 }
 
 impl Telling {
     async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
+        self.waiting.note(prepared.changed_names());
         let told = self.tell(&prepared).await;
         self.progress.finish(prepared.number);
         let mut replies = prepared.replies.into_iter();

@@ -12,6 +12,7 @@ mod read;
 mod refusal;
 mod sweep;
 mod unit;
+mod waiting;
 
 pub use audience::{Audience, Change};
 pub use fence::{Fence, FenceTask, Order, Phase};
@@ -22,3 +23,4 @@ pub use read::Reads;
 pub use refusal::Refusal;
 pub use sweep::purge_forever;
 pub use unit::{Answer, Seen, Step, Unit};
+pub use waiting::{Ticket, Waiting};

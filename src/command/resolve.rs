@@ -117,8 +117,8 @@ mod tests {
                 "ERR wrong number of arguments for 'lpush' command",
             ),
             (
-                &["lpush", "k", "v"],
-                "ERR Freshet does not serve 'lpush' yet; nothing was changed",
+                &["migrate", "host", "1", "k", "0", "5"],
+                "ERR Freshet does not serve 'migrate' yet; nothing was changed",
             ),
         ] {
             assert_eq!(error_of(args), text);

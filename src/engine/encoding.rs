@@ -1,6 +1,6 @@
 //! How Redis 7.0 with its default settings would keep a value.
 
-use super::{Refusal, sets};
+use super::{Refusal, sets, zset};
 use crate::command::args;
 use crate::model::{Collection, Kind, Value};
 
@@ -8,9 +8,9 @@ use crate::model::{Collection, Kind, Value};
 pub(super) const EMBEDDED_MAX: usize = 44;
 /// The longest text of a 64-bit integer.
 const INTEGER_TEXT_MAX: usize = 20;
-/// `hash-max-listpack-entries`, `zset-max-listpack-entries`.
+/// `hash-max-listpack-entries`.
 const PACKED_ELEMENTS_MAX: u64 = 128;
-/// `hash-max-listpack-value`, `zset-max-listpack-value`.
+/// `hash-max-listpack-value`.
 const PACKED_LEN_MAX: usize = 64;
 
 /// The forms of values, as `OBJECT ENCODING` names them.
@@ -46,8 +46,7 @@ impl Encoding {
         }
     }
 
-    /// That of a collection.
-    pub fn of_collection(collection: &Collection) -> Result<Self, Refusal> {
+    fn of_collection(collection: &Collection) -> Result<Self, Refusal> {
         let is_short = |len: usize| len <= PACKED_LEN_MAX;
         let is_packed = collection.len() <= PACKED_ELEMENTS_MAX
             && collection
@@ -58,8 +57,8 @@ impl Encoding {
         Ok(match collection.kind() {
             Kind::Hash if is_packed => Self::Listpack,
             Kind::Hash => Self::Hashtable,
-            Kind::SortedSet if is_packed => Self::Listpack,
-            Kind::SortedSet => Self::Skiplist,
+            Kind::SortedSet if zset::is_skip_list(collection) => Self::Skiplist,
+            Kind::SortedSet => Self::Listpack,
             Kind::Set if is_of_integers => Self::Intset,
             Kind::Set => Self::Hashtable,
             Kind::List => Self::Quicklist,
@@ -110,6 +109,12 @@ mod tests {
         assert_eq!(s.text("OBJECT ENCODING s"), "\"hashtable\"");
         s.run(&["SADD", "words", "a"]);
         assert_eq!(s.text("OBJECT ENCODING words"), "\"hashtable\"");
+        s.run(&["ZADD", "z", "1", &long, "2", "a"]);
+        assert_eq!(s.text("OBJECT ENCODING z"), "\"skiplist\"");
+        s.run(&["ZREM", "z", &long]);
+        assert_eq!(s.text("OBJECT ENCODING z"), "\"skiplist\"");
+        s.run(&["ZRANGESTORE", "z", "z", "0", "-1"]);
+        assert_eq!(s.text("OBJECT ENCODING z"), "\"listpack\"");
         s.run(&["RPUSH", "l", "a"]);
         assert_eq!(s.text("OBJECT ENCODING l"), "\"quicklist\"");
     }

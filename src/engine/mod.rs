@@ -42,7 +42,7 @@ pub use dispatch::{execute, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
-pub use timeout::Timeout;
+pub use timeout::{Timeout, waited_keys, waits};
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.

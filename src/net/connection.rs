@@ -14,10 +14,11 @@ use tokio::time::timeout;
 use super::socket::Socket;
 use super::workbench::{Pool, READ_BYTES, Workbench};
 use crate::client::{
-    After, Client, Entry, Hub, Mode, Order, Replies, admit, answer, queue, refused, waits,
+    After, Client, Entry, Hub, Mode, Order, Replies, Unblock, admit, answer, queue, refused, waits,
 };
 use crate::command::{Call, Class, resolve};
 use crate::config;
+use crate::flow::{Wait, may_wait};
 use crate::model::{Reply, Request};
 use crate::pubsub::{Listens, Mailbox};
 use crate::resp::{self, Decoder, RequestError};
@@ -53,6 +54,9 @@ const DRAIN_READS_MAX: u32 = 64;
 /// lost to the reset that unread bytes would cause.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// What is kept of the requests that a client sends while a command of it waits.
+const WAITING_INPUT_BYTES: usize = 64 * 1024;
+
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
@@ -76,6 +80,8 @@ enum Next {
     Queue(Call),
     /// A command that waits for the end of a pause.
     Hold(Call),
+    /// A command that may have to wait for something to be written.
+    Block(Call),
     /// A request that is refused before it runs.
     Refuse(Refusal),
     /// Bytes that are no request.
@@ -177,9 +183,6 @@ impl Connection<'_> {
             if order == Order::Close || (entry.take_idle_check() && is_idle()) {
                 return Poll::Ready(Err(End::Closed));
             }
-            if entry.mail().is_some_and(Mailbox::has_mail) {
-                return Poll::Ready(Ok(Arrival::Mail));
-            }
             let on = bench.get_or_insert_with(|| pool.take());
             if on.input.capacity() == on.input.len() || on.input.capacity() < READ_BYTES {
                 on.input.reserve(READ_BYTES);
@@ -187,6 +190,10 @@ impl Connection<'_> {
             match pin!(socket.read_buf(&mut on.input)).poll(cx) {
                 Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
                 Poll::Ready(Ok(length)) => Poll::Ready(Ok(Arrival::Bytes(length))),
+                // Requests come first: a flood of mail must not keep a client from ending it.
+                Poll::Pending if entry.mail().is_some_and(Mailbox::has_mail) => {
+                    Poll::Ready(Ok(Arrival::Mail))
+                }
                 Poll::Pending if order == Order::Drain => Poll::Ready(Err(End::Closed)),
                 Poll::Pending => {
                     if on.input.is_empty() {
@@ -269,6 +276,7 @@ impl Connection<'_> {
                 Next::Local(call) => after = self.answer(call).await,
                 Next::Queue(call) => self.queue(call),
                 Next::Hold(call) => self.hold(call).await?,
+                Next::Block(call) => self.block(call).await?,
                 Next::Refuse(refusal) => self.refuse(&refusal),
                 Next::Broken(error) => {
                     self.break_off(error);
@@ -375,17 +383,25 @@ impl Connection<'_> {
         self.entry.note_activity(start, call.command.name);
         let before = self.unsent();
         let was = self.client.replies;
-        if was == Replies::SkipNext {
+        if was == Replies::SkipNext && call.command.name == "CLIENT|REPLY" {
             self.client.replies = Replies::On;
         }
         let (reply, after) = answer(&mut self.client, self.hub, &call).await;
+        if was == Replies::SkipNext && call.command.name != "CLIENT|REPLY" {
+            self.client.replies = Replies::On;
+        }
         // `CLIENT REPLY ON` is answered whatever held until then.
         let silent = was != Replies::On
             && !(call.command.name == "CLIENT|REPLY" && matches!(reply, Some(Reply::Simple(_))));
         if let Some(reply) = reply {
             self.reply(&reply);
         }
-        let took = start.elapsed();
+        self.account(call, before, silent, start.elapsed());
+        after
+    }
+
+    /// Counts an answered command; one that is not to be answered leaves nothing.
+    fn account(&mut self, call: Call, before: usize, silent: bool, took: Duration) {
         let calls = [call];
         if let Some(bench) = &mut self.bench {
             let replies = &bench.output[before..];
@@ -395,7 +411,95 @@ impl Connection<'_> {
             }
         }
         self.hub.slowlog.note(&calls, took, &self.entry);
-        after
+    }
+
+    /// Runs a command that waits if there is nothing for it. Replies before it
+    /// are sent first.
+    async fn block(&mut self, call: Call) -> Result<(), End> {
+        self.flush().await?;
+        let start = Instant::now();
+        self.entry.note_activity(start, call.command.name);
+        let was = self.client.replies;
+        if was == Replies::SkipNext {
+            self.client.replies = Replies::On;
+        }
+        let reply = match self.hub.flow.wait(self.client.origin(), &call) {
+            Ok(wait) => {
+                self.entry.begin_block();
+                let reply = self.await_reply(wait).await;
+                self.entry.end_block();
+                reply?
+            }
+            Err(refusal) => refusal,
+        };
+        let before = self.unsent();
+        self.reply(&reply);
+        // The time that a client has waited is not time that the command took.
+        self.account(call, before, was != Replies::On, Duration::ZERO);
+        Ok(())
+    }
+
+    /// Waits for the reply, and watches the client meanwhile.
+    async fn await_reply(&mut self, mut wait: Wait) -> Result<Reply, End> {
+        let mut timer = wait
+            .limit()
+            .map(|limit| Box::pin(tokio::time::sleep(limit)));
+        let woken = poll_fn(|cx| {
+            if let Poll::Ready(reply) = wait.poll_reply(cx) {
+                return Poll::Ready(Ok(Woken::Reply(reply)));
+            }
+            self.entry.will_wait(cx.waker());
+            if self.entry.order() != Order::Serve {
+                return Poll::Ready(Err(End::Closed));
+            }
+            if let Some(how) = self.entry.unblocked() {
+                return Poll::Ready(Ok(Woken::Unblocked(how)));
+            }
+            if let Some(timer) = &mut timer
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Ok(Woken::Unblocked(Unblock::Timeout)));
+            }
+            self.poll_gone(cx).map(Err)
+        })
+        .await?;
+        let how = match woken {
+            Woken::Reply(reply) => return Ok(reply),
+            Woken::Unblocked(how) => how,
+        };
+        // A try may be under way: what it gets must not be lost.
+        Ok(match (wait.give_up().await, how) {
+            (Reply::Null | Reply::NullArray, Unblock::Timeout) => Reply::NullArray,
+            (Reply::Null | Reply::NullArray, Unblock::Error) => {
+                Reply::error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
+            }
+            (reply, _) => reply,
+        })
+    }
+
+    /// Ready when the client has gone. What it sends meanwhile is kept for later,
+    /// within a bound; who sends more is not watched any longer.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let bench = self.bench.get_or_insert_with(|| self.pool.take());
+            if bench.input.len() >= WAITING_INPUT_BYTES {
+                return Poll::Pending;
+            }
+            if bench.input.capacity() == bench.input.len() {
+                bench.input.reserve(READ_BYTES);
+            }
+            match pin!(self.socket.read_buf(&mut bench.input)).poll(cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Gone),
+                Poll::Ready(Ok(length)) => self.hub.stats.note_read(length),
+                Poll::Pending => {
+                    if bench.input.is_empty() && bench.output.is_empty() {
+                        let bench = self.bench.take();
+                        bench.into_iter().for_each(|bench| self.pool.give(bench));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
     }
 
     /// Waits while a pause holds `call`; mail is delivered meanwhile.
@@ -546,6 +650,7 @@ impl Connection<'_> {
 
     /// Closes the socket, gently if the client is to read what was written.
     async fn finish(mut self, end: End) {
+        self.client.leave();
         if let Some(bench) = self.bench.take() {
             self.pool.give(bench);
         }
@@ -578,6 +683,14 @@ async fn linger(socket: &mut Socket) -> io::Result<()> {
 fn is_idle(hub: &Hub, since: Instant) -> bool {
     let limit = hub.config().listen.idle_timeout;
     limit > Duration::ZERO && since.elapsed() >= limit
+}
+
+/// How a waiting command goes on.
+enum Woken {
+    /// It has got something, or was refused.
+    Reply(Reply),
+    /// It ends without.
+    Unblocked(Unblock),
 }
 
 /// Where a request goes.
@@ -619,6 +732,7 @@ fn place(call: Call, client: &Client, hub: &Hub) -> Verdict {
     }
     match call.command.class {
         Class::Local | Class::Transaction => Verdict::Stop(Next::Local(call)),
+        _ if may_wait(&call) => Verdict::Stop(Next::Block(call)),
         _ => Verdict::Run(call),
     }
 }

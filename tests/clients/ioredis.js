@@ -33,6 +33,22 @@ async function main() {
   assert.strictEqual(await client.set("m", 10), "QUEUED");
   assert.deepStrictEqual(await client.exec(), [[null, "OK"]]);
 
+  const listener = client.duplicate();
+  const heard = [];
+  listener.on("message", (channel, message) => heard.push([channel, message]));
+  listener.on("pmessage", (pattern, channel, message) => heard.push([pattern, channel, message]));
+  assert.strictEqual(await listener.subscribe("news", "weather"), 2);
+  assert.strictEqual(await listener.psubscribe("n*"), 3);
+  assert.strictEqual(await client.publish("news", "hello"), 2);
+  assert.strictEqual(await client.publish("weather", "rain"), 1);
+  while (heard.length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
+  heard.sort((one, other) => one.length - other.length);
+  assert.deepStrictEqual(heard, [["news", "hello"], ["weather", "rain"], ["n*", "news", "hello"]]);
+  assert.strictEqual(await listener.unsubscribe(), 1);
+  assert.strictEqual(await listener.punsubscribe(), 0);
+  assert.strictEqual(await listener.get("key"), await client.get("key"));
+  listener.disconnect();
+
   const bytes = Buffer.from(Array.from({ length: 256 }, (_, n) => n));
   await client.set("bytes", bytes);
   assert.ok(bytes.equals(await client.getBuffer("bytes")));

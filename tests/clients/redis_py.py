@@ -119,6 +119,55 @@ for thread in threads:
     thread.join()
 assert client.get("balance") == "201"
 
+# Channels and patterns.
+listener = client.pubsub()
+listener.subscribe("news")
+listener.psubscribe("n*")
+kinds = [listener.get_message(timeout=5)["type"] for _ in range(2)]
+assert kinds == ["subscribe", "psubscribe"], kinds
+assert client.publish("news", "hello") == 2
+heard = [listener.get_message(timeout=5) for _ in range(2)]
+assert sorted(m["type"] for m in heard) == ["message", "pmessage"], heard
+assert all(m["data"] == "hello" and m["channel"] == "news" for m in heard), heard
+assert client.pubsub_channels() == ["news"] and client.pubsub_numpat() == 1
+assert client.pubsub_numsub("news") == [("news", 1)]
+if protocol == 2:
+    # With RESP3 this version takes the reply apart wrongly, whoever sends it.
+    listener.ping()
+    assert listener.get_message(timeout=5)["type"] == "pong"
+listener.unsubscribe()
+listener.punsubscribe()
+kinds = [listener.get_message(timeout=5)["type"] for _ in range(2)]
+assert kinds == ["unsubscribe", "punsubscribe"], kinds
+listener.close()
+
+# Notifications of keys.
+client.config_set("notify-keyspace-events", "KEA")
+listener = client.pubsub()
+listener.subscribe("__keyspace@0__:noted")
+assert listener.get_message(timeout=5)["type"] == "subscribe"
+client.set("noted", 1, ex=100)
+client.delete("noted")
+told = [listener.get_message(timeout=5)["data"] for _ in range(3)]
+assert told == ["set", "expire", "del"], told
+client.config_set("notify-keyspace-events", "")
+listener.close()
+
+# A cache in the client.
+if protocol == 3:
+    from redis.cache import CacheConfig
+
+    caching = redis.Redis(port=port, protocol=3, decode_responses=True, cache_config=CacheConfig())
+    client.set("cached", 1)
+    assert caching.get("cached") == "1"
+    assert caching.get("cached") == "1"
+    assert caching.get_cache().size == 1
+    client.set("cached", 2)
+    deadline = time.monotonic() + 5
+    while caching.get("cached") != "2":
+        assert time.monotonic() < deadline
+    caching.close()
+
 # Many threads on a connection pool.
 def work():
     for _ in range(50):

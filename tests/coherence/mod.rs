@@ -1,6 +1,7 @@
 //! Store and cache: what a client was told stays true.
 
 mod atomicity;
+mod blocking;
 mod collections;
 mod durability;
 mod eviction;

@@ -80,20 +80,45 @@ pub fn same_choice(name: &str, arguments: &[Vec<u8>], reply: &Reply) -> Option<V
     Some(command.into_iter().chain(chosen).collect())
 }
 
-/// Whether Redis leaves open what the call does. A range of members of several scores
-/// has no sense, and in a skip list is found from places that were drawn at random.
+/// Whether Redis leaves open what the call does.
 pub fn is_open(name: &str, arguments: &[Vec<u8>], redis: &mut Client) -> Result<bool> {
-    let is_bylex = |argument: &Vec<u8>| argument.eq_ignore_ascii_case(b"BYLEX");
-    let source = usize::from(name == "ZRANGESTORE") + 1;
-    if arguments.len() <= source || !name.contains("LEX") && !arguments.iter().any(is_bylex) {
+    let has = |word: &[u8]| arguments.iter().any(|it| it.eq_ignore_ascii_case(word));
+    let source = match name {
+        "ZRANGESTORE" | "GEOSEARCHSTORE" => 2,
+        _ => 1,
+    };
+    let Some(key) = arguments.get(source) else {
         return Ok(false);
+    };
+    if name.contains("LEX") || has(b"BYLEX") {
+        return is_range_of_members_open(key, redis);
     }
-    let key = &arguments[source][..];
+    if name.starts_with("GEO") && has(b"COUNT") {
+        return are_distances_equal(key, redis);
+    }
+    Ok(false)
+}
+
+/// A range of members of several scores has no sense, and in a skip list is found
+/// from places that were drawn at random.
+fn is_range_of_members_open(key: &[u8], redis: &mut Client) -> Result<bool> {
     let encoding = redis.call(&[&b"OBJECT"[..], b"ENCODING", key])?;
     let scores = redis.call(&[&b"ZRANGE"[..], key, b"0", b"-1", b"WITHSCORES"])?;
     let scores: Vec<Vec<u8>> = flat(&scores).into_iter().skip(1).step_by(2).collect();
     let are_equal = scores.windows(2).all(|pair| pair[0] == pair[1]);
     Ok(encoding.text().as_deref() == Some("skiplist") && !are_equal)
+}
+
+/// Which of several members at the same place are the nearest ones depends on how
+/// a partial sort happens to go.
+fn are_distances_equal(key: &[u8], redis: &mut Client) -> Result<bool> {
+    let members = redis.call(&[&b"ZRANGE"[..], key, b"0", b"-1"])?;
+    let command = [b"GEOPOS".to_vec(), key.to_vec()];
+    let command: Vec<Vec<u8>> = command.into_iter().chain(flat(&members)).collect();
+    let places = redis.call(&command)?;
+    let mut places: Vec<Vec<Vec<u8>>> = places.items().iter().map(flat).collect();
+    places.sort_unstable();
+    Ok(places.windows(2).any(|pair| pair[0] == pair[1]))
 }
 
 /// Whether two encoded replies to `name` are equal but for an order that is open.
@@ -182,13 +207,6 @@ pub fn same_as_redis(key: &Key, ours: &Collection, redis: &mut Client) -> Result
         Kind::String | Kind::Stream => return Ok(()),
     };
     match ours.kind() {
-        // Only sorted sets that were large once know -0 from 0.
-        Kind::SortedSet => {
-            let scores = theirs.iter_mut().chain(&mut held);
-            scores
-                .filter(|score| *score == b"-0")
-                .for_each(|score| *score = b"0".to_vec());
-        }
         Kind::Hash => {
             theirs = pairs_sorted(theirs);
             held = pairs_sorted(held);

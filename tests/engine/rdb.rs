@@ -57,36 +57,13 @@ pub fn dumped(arguments: &Arguments, redis: &mut Client) -> Result<Vec<u8>> {
 }
 
 /// Whether two replies differ only since a value in Redis was changed where it stands:
-/// what was made larger does not return to its small form. (Only the large form of a
-/// sorted set knows -0 from 0.)
+/// what was made larger does not return to its small form.
 pub fn equal_but_for_history(name: &str, ours: &[u8], theirs: &[u8]) -> bool {
     let is_one_of = |reply: &[u8], names: &[&str]| {
         let encoded = |name: &&str| format!("${}\r\n{name}\r\n", name.len());
         names.iter().any(|name| encoded(name).as_bytes() == reply)
     };
-    if name.starts_with('Z') {
-        return without_negative_zero(ours) == without_negative_zero(theirs);
-    }
     name == "OBJECT|ENCODING"
         && is_one_of(ours, &["int", "embstr", "listpack", "intset"])
         && is_one_of(theirs, &["embstr", "raw", "hashtable", "skiplist"])
-}
-
-/// A reply with each score of -0 as 0.
-pub fn without_negative_zero(reply: &[u8]) -> Vec<u8> {
-    let mut plain = Vec::with_capacity(reply.len());
-    let mut rest = reply;
-    while let Some((byte, behind)) = rest.split_first() {
-        if let Some(behind) = rest.strip_prefix(b"$2\r\n-0\r\n") {
-            plain.extend_from_slice(b"$1\r\n0\r\n");
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix(b",-0\r\n") {
-            plain.extend_from_slice(b",0\r\n");
-            rest = behind;
-        } else {
-            plain.push(*byte);
-            rest = behind;
-        }
-    }
-    plain
 }

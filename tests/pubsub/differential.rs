@@ -258,6 +258,91 @@ fn binary_and_empty_names_and_messages_go_through() {
     pair.play(&format!("1 PUBLISH abc {large}"));
 }
 
+const EVENTS: &str = "
+    0 CONFIG GET notify-keyspace-events
+    0 PSUBSCRIBE __key*__:*
+    1 SET a 1
+    1 SET a 2
+    1 SET a 3 EX 100
+    1 SET a 3 KEEPTTL
+    1 SET a 4 XX GET
+    1 SET a 5 NX
+    1 SETNX a 6
+    1 SETNX b 7
+    1 SETEX c 100 x
+    1 PSETEX c 100000 x
+    1 MSET a 1 b 2 d 3
+    1 MSETNX a 1 e 2
+    1 MSETNX e 1 f 2
+    1 GETSET a 5
+    1 GETSET new 5
+    1 INCR a
+    1 DECRBY a 3
+    1 INCRBYFLOAT a 1.5
+    1 INCR text
+    1 APPEND a x
+    1 APPEND g x
+    1 INCR a
+    1 SETRANGE a 3 yy
+    1 SETRANGE a 3 \"\"
+    1 SETRANGE h 0 z
+    1 SETBIT a 3 1
+    1 SETBIT i 3 1
+    1 BITFIELD a SET u8 0 7
+    1 BITFIELD a GET u8 0
+    1 BITOP OR j a b
+    1 BITOP AND j nosuch nosuch2
+    1 BITOP AND j nosuch nosuch2
+    1 EXPIRE a 100
+    1 PEXPIREAT a 1
+    1 EXPIRE nosuch 100
+    1 SET a 1
+    1 EXPIRE a 100 NX
+    1 EXPIRE a 100 NX
+    1 PERSIST a
+    1 PERSIST a
+    1 GETEX a
+    1 GETEX a EX 100
+    1 GETEX a PERSIST
+    1 GETEX a EXAT 1
+    1 GETDEL a
+    1 GETDEL b
+    1 DEL b c d d
+    1 UNLINK e f nosuch
+    1 SET a 1
+    1 SET b 2
+    1 RENAME a b
+    1 RENAME b c
+    1 RENAMENX c d
+    1 RENAME d d
+    1 SET x 1
+    1 RENAMENX d x
+    1 COPY d e
+    1 COPY d e
+    1 COPY d e REPLACE
+    1 COPY d e DB 3
+    1 MOVE d 4
+    1 MOVE d 4
+    1 SELECT 4
+    1 SET d 5
+    1 SELECT 0
+    1 GET nosuch
+    1 EXISTS nosuch
+    1 TOUCH e
+    1 MULTI
+    1 SET m 1
+    1 INCR m
+    1 DEL m
+    1 EXEC
+    1 FLUSHDB
+    1 SET last 1
+    0 PUNSUBSCRIBE
+    0 SUBSCRIBE __keyevent@0__:set __keyspace@0__:k
+    1 SET k 1
+    1 SET other 1
+    1 DEL k
+";
+
 #[test]
 fn notifications_of_strings_and_keys_are_those_of_redis() {
     let mut pair = Pair::start(2);
@@ -266,92 +351,7 @@ fn notifications_of_strings_and_keys_are_those_of_redis() {
         lines[0].receive(Some(5), LIMIT);
         lines[0].received.clear();
     }
-    pair.play(
-        "
-        0 CONFIG GET notify-keyspace-events
-        0 PSUBSCRIBE __key*__:*
-        1 SET a 1
-        1 SET a 2
-        1 SET a 3 EX 100
-        1 SET a 3 KEEPTTL
-        1 SET a 4 XX GET
-        1 SET a 5 NX
-        1 SETNX a 6
-        1 SETNX b 7
-        1 SETEX c 100 x
-        1 PSETEX c 100000 x
-        1 MSET a 1 b 2 d 3
-        1 MSETNX a 1 e 2
-        1 MSETNX e 1 f 2
-        1 GETSET a 5
-        1 GETSET new 5
-        1 INCR a
-        1 DECRBY a 3
-        1 INCRBYFLOAT a 1.5
-        1 INCR text
-        1 APPEND a x
-        1 APPEND g x
-        1 INCR a
-        1 SETRANGE a 3 yy
-        1 SETRANGE a 3 \"\"
-        1 SETRANGE h 0 z
-        1 SETBIT a 3 1
-        1 SETBIT i 3 1
-        1 BITFIELD a SET u8 0 7
-        1 BITFIELD a GET u8 0
-        1 BITOP OR j a b
-        1 BITOP AND j nosuch nosuch2
-        1 BITOP AND j nosuch nosuch2
-        1 EXPIRE a 100
-        1 PEXPIREAT a 1
-        1 EXPIRE nosuch 100
-        1 SET a 1
-        1 EXPIRE a 100 NX
-        1 EXPIRE a 100 NX
-        1 PERSIST a
-        1 PERSIST a
-        1 GETEX a
-        1 GETEX a EX 100
-        1 GETEX a PERSIST
-        1 GETEX a EXAT 1
-        1 GETDEL a
-        1 GETDEL b
-        1 DEL b c d d
-        1 UNLINK e f nosuch
-        1 SET a 1
-        1 SET b 2
-        1 RENAME a b
-        1 RENAME b c
-        1 RENAMENX c d
-        1 RENAME d d
-        1 SET x 1
-        1 RENAMENX d x
-        1 COPY d e
-        1 COPY d e
-        1 COPY d e REPLACE
-        1 COPY d e DB 3
-        1 MOVE d 4
-        1 MOVE d 4
-        1 SELECT 4
-        1 SET d 5
-        1 SELECT 0
-        1 GET nosuch
-        1 EXISTS nosuch
-        1 TOUCH e
-        1 MULTI
-        1 SET m 1
-        1 INCR m
-        1 DEL m
-        1 EXEC
-        1 FLUSHDB
-        1 SET last 1
-        0 PUNSUBSCRIBE
-        0 SUBSCRIBE __keyevent@0__:set __keyspace@0__:k
-        1 SET k 1
-        1 SET other 1
-        1 DEL k
-        ",
-    );
+    pair.play(EVENTS);
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(super) fn geoadd(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let (words, first) = given(&run.call.request, OPTIONS);
     let count = run.len() - first;
     let contradicts = words.contains(&"NX") && words.contains(&"XX");
-    if count % 3 != 0 || count == 0 || contradicts {
+    if count == 0 || !count.is_multiple_of(3) || contradicts {
         return Err(Refusal::Syntax);
     }
     let scored = (first..run.len()).step_by(3).map(|index| {

@@ -7,8 +7,7 @@ use bytes::Bytes;
 
 use super::packed;
 use super::text::{Reader, write_length, write_string};
-use crate::engine::encoding::Encoding;
-use crate::engine::{Refusal, hash, list, sets, stream};
+use crate::engine::{Refusal, hash, list, sets, stream, zset};
 use crate::model::{Collection, Element, Kind, Value};
 
 const STRING: u8 = 0;
@@ -111,7 +110,7 @@ pub(super) fn read(kind: u8, reader: &mut Reader<'_>) -> Option<Value> {
         HASH_ZIPMAP => hash_of(packed::zipmap(&reader.string()?)?),
         HASH_ZIPLIST => hash_of(packed::ziplist(&reader.string()?)?),
         HASH_LISTPACK => hash_of(packed::listpack(&reader.string()?)?),
-        SORTED_SET | SORTED_SET_TEXT => sorted_set_of(scored(kind, reader)?).and_then(packed_again),
+        SORTED_SET | SORTED_SET_TEXT => sorted_set_of(scored(kind, reader)?),
         SORTED_SET_ZIPLIST => sorted_set_of(scores_of(packed::ziplist(&reader.string()?)?)?),
         SORTED_SET_LISTPACK => sorted_set_of(scores_of(packed::listpack(&reader.string()?)?)?),
         STREAM_BEFORE_7 => stream::read_snapshot(stream::Layout::Before7, reader),
@@ -199,38 +198,23 @@ fn hash_of(parts: Vec<Bytes>) -> Option<Collection> {
     rest.is_empty().then(|| hash::from_pairs(pairs))?
 }
 
+/// `None` if a member stands there twice.
 fn set_of(members: Vec<Bytes>) -> Option<Collection> {
-    of_elements(Kind::Set, members.into_iter().map(|member| (member, 0.0)))
+    let mut set = Collection::new(Kind::Set);
+    for member in members {
+        if set.set(member, Element::default()).ok()?.is_some() {
+            return None;
+        }
+    }
+    Some(set)
 }
 
+/// `None` if a member stands there twice, or a score is none.
 fn sorted_set_of(members: Vec<(Bytes, f64)>) -> Option<Collection> {
     if members.iter().any(|(_, score)| score.is_nan()) {
         return None;
     }
-    of_elements(Kind::SortedSet, members)
-}
-
-/// Redis packs a small sorted set, and then cannot tell -0 from 0.
-fn packed_again(set: Collection) -> Option<Collection> {
-    if Encoding::of_collection(&set) != Ok(Encoding::Listpack) {
-        return Some(set);
-    }
-    let members = set.present();
-    let members = members.map(|(member, element)| (member.clone(), element.rank + 0.0));
-    of_elements(Kind::SortedSet, members)
-}
-
-/// `None` if a member stands there twice.
-fn of_elements(kind: Kind, members: impl IntoIterator<Item = (Bytes, f64)>) -> Option<Collection> {
-    let mut collection = Collection::new(kind);
-    for (member, rank) in members {
-        let element = Element {
-            rank,
-            ..Element::default()
-        };
-        if collection.set(member, element).ok()?.is_some() {
-            return None;
-        }
-    }
-    Some(collection)
+    let count = members.len() as u64;
+    let set = zset::built(members).ok()?;
+    (set.len() == count).then_some(set)
 }

@@ -94,10 +94,11 @@ impl Span {
         }
     }
 
-    /// Which of `all`, that are ranked, are in the range. Where members have several
+    /// Which of `all`, that are ranked, are in the range, without the first
+    /// `skipped` in this `order`. Where members have several
     /// scores, a range of members has no sense; then it is what Redis finds in
-    /// a listpack when it walks in this `order`.
-    pub fn select(&self, all: &[&Ranked], order: Order) -> Range<usize> {
+    /// a listpack.
+    pub fn select(&self, all: &[&Ranked], order: Order, skipped: usize) -> Range<usize> {
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
             return 0..0;
         };
@@ -107,19 +108,20 @@ impl Span {
         match order {
             Order::Ascending => {
                 let start = all.iter().position(|ranked| self.is_over_min(ranked));
-                let start = start.unwrap_or(all.len());
-                let inside = all[start..].iter();
-                let count = inside
-                    .take_while(|ranked| self.is_under_max(ranked))
-                    .count();
-                start..start + count
+                let start = start.filter(|start| self.is_under_max(all[*start]));
+                let start = start.map_or(all.len(), |start| start.saturating_add(skipped));
+                let inside = all.iter().skip(start);
+                let inside = inside.take_while(|ranked| self.is_under_max(ranked));
+                let start = start.min(all.len());
+                start..start + inside.count()
             }
             Order::Descending => {
                 let last = all.iter().rposition(|ranked| self.is_under_max(ranked));
-                let end = last.map_or(0, |last| last + 1);
+                let last = last.filter(|last| self.is_over_min(all[*last]));
+                let end = last.map_or(0, |last| (last + 1).saturating_sub(skipped));
                 let inside = all[..end].iter().rev();
-                let count = inside.take_while(|ranked| self.is_over_min(ranked)).count();
-                end - count..end
+                let inside = inside.take_while(|ranked| self.is_over_min(ranked));
+                end - inside.count()..end
             }
         }
     }
@@ -202,7 +204,7 @@ mod tests {
             })
             .collect();
         let all: Vec<&Ranked> = all.iter().collect();
-        let chosen = all[span.select(&all, order)].iter();
+        let chosen = all[span.select(&all, order, 0)].iter();
         chosen.map(|m| String::from_utf8_lossy(&m.field)).collect()
     }
 

@@ -244,7 +244,7 @@ fn number_of_keys(run: &Run<'_>, usage: Use) -> Result<usize, Refusal> {
         return Err(Refusal::Quoted(text.into()));
     }
     let number = usize::try_from(number).ok();
-    let number = number.filter(|number| *number <= run.len() - number_at - 1);
+    let number = number.filter(|number| *number < run.len() - number_at);
     number.ok_or(Refusal::Syntax)
 }
 

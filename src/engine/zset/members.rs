@@ -14,7 +14,7 @@ const LISTPACK_MEMBER_LEN_MAX: usize = 64;
 const SKIP_LIST: &[u8] = b"s";
 
 /// Whether Redis would hold `zset` as a skip list.
-pub(super) fn is_skip_list(zset: &Collection) -> bool {
+pub(in crate::engine) fn is_skip_list(zset: &Collection) -> bool {
     zset.meta() == SKIP_LIST
 }
 

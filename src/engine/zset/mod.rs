@@ -14,7 +14,7 @@ mod sample;
 mod scores;
 
 pub(super) use add::{Rules, add, given};
-pub(super) use members::built;
+pub(super) use members::{built, is_skip_list};
 
 use super::dispatch::Family;
 use super::first_key::{element, elements, header, whole};

@@ -138,13 +138,13 @@ impl Query {
             Asked::Span(span) => span,
         };
         let all: Vec<&Ranked> = zset.by_rank()?.collect();
-        let mut found = all[span.select(&all, self.order)].to_vec();
-        if self.order == Order::Descending {
-            found.reverse();
-        }
-        let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        let found = all[span.select(&all, self.order, skipped)].iter().copied();
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        Ok(found.into_iter().skip(offset).take(limit).collect())
+        Ok(match self.order {
+            Order::Ascending => found.take(limit).collect(),
+            Order::Descending => found.rev().take(limit).collect(),
+        })
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn by_lex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 fn in_span<'a>(zset: &'a Collection, span: &Span) -> Result<Vec<&'a Ranked>, NotLoaded> {
     let all: Vec<&Ranked> = zset.by_rank()?.collect();
-    Ok(all[span.select(&all, Order::Ascending)].to_vec())
+    Ok(all[span.select(&all, Order::Ascending, 0)].to_vec())
 }
 
 fn remove_found(

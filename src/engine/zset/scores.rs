@@ -25,7 +25,7 @@ fn count(run: &Run<'_>, span: &Span) -> Result<Reply, Refusal> {
         return Ok(Reply::Integer(0));
     };
     let all: Vec<&Ranked> = zset.by_rank()?.collect();
-    let count = span.select(&all, Order::Ascending).len();
+    let count = span.select(&all, Order::Ascending, 0).len();
     Ok(Reply::Integer(count as i64))
 }
 

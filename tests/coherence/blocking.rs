@@ -1,0 +1,242 @@
+//! Clients that wait: who is served, when, and that nothing is lost on the way.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Client, Program, Stack, Value, process};
+
+/// Until all of `count` calls wait.
+fn await_blocked(program: &Program, count: usize) {
+    let mut client = program.client().unwrap();
+    let line = format!("blocked_clients:{count}\r\n");
+    process::await_true("clients wait", Duration::from_secs(10), || {
+        let info = client.text(&["INFO", "clients"]).unwrap();
+        info.contains(&line)
+    })
+    .unwrap();
+}
+
+/// A connection on which `command` waits.
+fn waiting(program: &Program, command: &[&str], count: usize) -> Client {
+    let mut client = program.client().unwrap();
+    client.send(command).unwrap();
+    await_blocked(program, count);
+    client
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    let items = value.items().iter();
+    items.map(|item| item.text().unwrap()).collect()
+}
+
+#[test]
+fn who_came_first_is_served_first() {
+    let stack = Stack::start().unwrap();
+    let mut queue: Vec<Client> = (1..=4)
+        .map(|count| waiting(&stack.program, &["BLPOP", "q", "0"], count))
+        .collect();
+    let mut pusher = stack.client().unwrap();
+    assert_eq!(pusher.integer(&["RPUSH", "q", "1", "2", "3"]).unwrap(), 3);
+    for (index, client) in queue.iter_mut().take(3).enumerate() {
+        let expected = ["q".to_owned(), (index + 1).to_string()];
+        assert_eq!(texts(&client.read().unwrap()), expected);
+    }
+    await_blocked(&stack.program, 1);
+    pusher.ok(&["LPUSH", "q", "x"]).unwrap();
+    assert_eq!(texts(&queue[3].read().unwrap()), ["q", "x"]);
+    assert_eq!(pusher.integer(&["EXISTS", "q"]).unwrap(), 0);
+}
+
+#[test]
+fn timeouts_are_exact_and_refused_as_by_redis() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    for command in [
+        &["BLPOP", "a", "b", "0.3"][..],
+        &["BLMOVE", "a", "b", "LEFT", "RIGHT", "0.3"],
+        &["BLMPOP", "0.3", "2", "a", "b", "RIGHT", "COUNT", "2"],
+    ] {
+        let start = Instant::now();
+        assert_eq!(client.call(command).unwrap(), Value::Null, "{command:?}");
+        let took = start.elapsed();
+        let expected = Duration::from_millis(300)..Duration::from_millis(800);
+        assert!(expected.contains(&took), "{command:?} took {took:?}");
+    }
+    for (command, error) in [
+        (&["BLPOP", "a", "-1"][..], "ERR timeout is negative"),
+        (
+            &["BRPOP", "a", "x"],
+            "ERR timeout is not a float or out of range",
+        ),
+        (
+            &["BLMOVE", "a", "b", "UP", "LEFT", "-1"],
+            "ERR syntax error",
+        ),
+    ] {
+        let reply = client.call(command).unwrap();
+        assert_eq!(reply.error(), Some(error));
+    }
+    client.ok(&["SET", "string", "1"]).unwrap();
+    let reply = client.call(&["BLPOP", "string", "0"]).unwrap();
+    assert!(reply.error().unwrap().starts_with("WRONGTYPE"));
+}
+
+#[test]
+fn nothing_is_taken_for_a_client_that_has_gone() {
+    let stack = Stack::start().unwrap();
+    let gone = waiting(&stack.program, &["BLPOP", "q", "0"], 1);
+    let mut stays = waiting(&stack.program, &["BRPOP", "other", "q", "0"], 2);
+    drop(gone);
+    await_blocked(&stack.program, 1);
+    let mut client = stack.client().unwrap();
+    client.ok(&["RPUSH", "q", "a", "b"]).unwrap();
+    assert_eq!(texts(&stays.read().unwrap()), ["q", "b"]);
+    assert_eq!(
+        texts(&client.ok(&["LRANGE", "q", "0", "-1"]).unwrap()),
+        ["a"]
+    );
+}
+
+#[test]
+fn what_is_sent_behind_a_waiting_command_is_done_after_it() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let commands = [
+        vec!["SET", "before", "1"],
+        vec!["BLPOP", "q", "0"],
+        vec!["APPEND", "before", "2"],
+        vec!["GET", "before"],
+    ];
+    client.send_all(&commands).unwrap();
+    // The reply before it comes at once.
+    assert_eq!(client.read().unwrap().text().unwrap(), "OK");
+    await_blocked(&stack.program, 1);
+    let mut other = stack.client().unwrap();
+    assert_eq!(other.text(&["GET", "before"]).unwrap(), "1");
+    other.ok(&["RPUSH", "q", "x"]).unwrap();
+    assert_eq!(texts(&client.read().unwrap()), ["q", "x"]);
+    assert_eq!(client.read().unwrap(), Value::Integer(2));
+    assert_eq!(client.read().unwrap().text().unwrap(), "12");
+}
+
+#[test]
+fn a_waiting_client_is_unblocked_by_another() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let id = client.integer(&["CLIENT", "ID"]).unwrap().to_string();
+    let mut other = stack.client().unwrap();
+    let unblock = |other: &mut Client, how: &[&str]| {
+        let command = [&["CLIENT", "UNBLOCK", &id], how].concat();
+        other.integer(&command).unwrap()
+    };
+    assert_eq!(unblock(&mut other, &[]), 0);
+    for how in [&[][..], &["TIMEOUT"], &["ERROR"]] {
+        client.send(&["BLPOP", "q", "0"]).unwrap();
+        await_blocked(&stack.program, 1);
+        assert_eq!(unblock(&mut other, how), 1);
+        let reply = client.read().unwrap();
+        if how == ["ERROR"] {
+            let text = "UNBLOCKED client unblocked via CLIENT UNBLOCK";
+            assert_eq!(reply.error(), Some(text));
+        } else {
+            assert_eq!(reply, Value::Null);
+        }
+    }
+    assert_eq!(unblock(&mut other, &[]), 0);
+}
+
+#[test]
+fn a_push_through_another_proxy_and_a_moved_item_wake_too() {
+    let stack = Stack::start().unwrap();
+    let second = stack.second_program().unwrap();
+    let mut mover = waiting(
+        &stack.program,
+        &["BLMOVE", "from", "to", "LEFT", "RIGHT", "0"],
+        1,
+    );
+    let mut popper = waiting(&stack.program, &["BLPOP", "to", "0"], 2);
+    let start = Instant::now();
+    second
+        .client()
+        .unwrap()
+        .ok(&["RPUSH", "from", "x"])
+        .unwrap();
+    assert_eq!(mover.read().unwrap().text().unwrap(), "x");
+    assert_eq!(texts(&popper.read().unwrap()), ["to", "x"]);
+    assert!(start.elapsed() < Duration::from_secs(4));
+}
+
+const CONSUMERS: usize = 40;
+const ITEMS: usize = 600;
+
+#[test]
+fn every_item_goes_to_one_client_once() {
+    let stack = Stack::start().unwrap();
+    let popped: Mutex<Vec<String>> = Mutex::default();
+    thread::scope(|scope| {
+        for consumer in 0..CONSUMERS {
+            let (program, popped) = (&stack.program, &popped);
+            scope.spawn(move || {
+                let mut client = program.client().unwrap();
+                let keys = [format!("q{}", consumer % 3), format!("q{}", consumer % 2)];
+                loop {
+                    let command = ["BLPOP", &keys[0], &keys[1], "0"];
+                    let reply = texts(&client.ok(&command).unwrap());
+                    if reply[1] == "end" {
+                        return;
+                    }
+                    popped.lock().unwrap().push(reply[1].clone());
+                }
+            });
+        }
+        let mut pusher = stack.client().unwrap();
+        for item in 0..ITEMS {
+            let key = format!("q{}", item % 3);
+            pusher.ok(&["RPUSH", &key, &item.to_string()]).unwrap();
+        }
+        while popped.lock().unwrap().len() < ITEMS {
+            thread::sleep(Duration::from_millis(20));
+        }
+        // Enough for each of them at every key.
+        for key in ["q0", "q1", "q2"] {
+            let ends = ["RPUSH", key].into_iter().chain(["end"; CONSUMERS]);
+            pusher.ok(&ends.collect::<Vec<_>>()).unwrap();
+        }
+    });
+    let popped = popped.into_inner().unwrap();
+    let distinct: BTreeSet<&String> = popped.iter().collect();
+    assert_eq!((popped.len(), distinct.len()), (ITEMS, ITEMS));
+}
+
+#[test]
+fn sort_reads_the_keys_that_its_patterns_name() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["RPUSH", "l", "3", "1", "2"]).unwrap();
+    client
+        .ok(&["MSET", "w_1", "30", "w_2", "20", "w_3", "10"])
+        .unwrap();
+    client.ok(&["HSET", "o_1", "name", "one"]).unwrap();
+    let sorted = client.ok(&["SORT", "l", "BY", "w_*", "GET", "#"]).unwrap();
+    assert_eq!(texts(&sorted), ["3", "2", "1"]);
+    let named = client
+        .ok(&[
+            "SORT_RO",
+            "l",
+            "DESC",
+            "LIMIT",
+            "2",
+            "1",
+            "GET",
+            "o_*->name",
+        ])
+        .unwrap();
+    assert_eq!(texts(&named), ["one"]);
+    let command = ["SORT", "l", "BY", "w_*", "GET", "w_*", "STORE", "to"];
+    assert_eq!(client.integer(&command).unwrap(), 3);
+    stack.cache.client().unwrap().ok(&["FLUSHALL"]).unwrap();
+    let stored = client.ok(&["LRANGE", "to", "0", "-1"]).unwrap();
+    assert_eq!(texts(&stored), ["10", "20", "30"]);
+}
