@@ -44,8 +44,8 @@ async function main() {
   while (heard.length < 3) await new Promise((resolve) => setTimeout(resolve, 5));
   heard.sort((one, other) => one.length - other.length);
   assert.deepStrictEqual(heard, [["news", "hello"], ["weather", "rain"], ["n*", "news", "hello"]]);
-  assert.strictEqual(await listener.unsubscribe(), 1);
-  assert.strictEqual(await listener.punsubscribe(), 0);
+  assert.strictEqual(await listener.unsubscribe("news", "weather"), 1);
+  assert.strictEqual(await listener.punsubscribe("n*"), 0);
   assert.strictEqual(await listener.get("key"), await client.get("key"));
   listener.disconnect();
 

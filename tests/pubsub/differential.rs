@@ -43,7 +43,7 @@ impl Line {
 
     /// Reads until `length` bytes are there, or nothing came for `limit`.
     fn receive(&mut self, length: Option<usize>, limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         let mut chunk = [0; 4096];
         while length.is_none_or(|length| self.received.len() < length) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -53,7 +53,10 @@ impl Line {
             self.stream.set_read_timeout(Some(left)).unwrap();
             match self.stream.read(&mut chunk) {
                 Ok(0) => return,
-                Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+                Ok(count) => {
+                    self.received.extend_from_slice(&chunk[..count]);
+                    deadline = Instant::now() + limit;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => panic!("{error}"),
             }
@@ -240,6 +243,7 @@ fn subscriptions_and_messages_are_those_of_redis() {
         1 PUBLISH q x
         1 SET k v
         1 EXEC
+        1 UNSUBSCRIBE a
         1 UNSUBSCRIBE
         ",
     );
