@@ -281,7 +281,7 @@ impl Worker {
                 .batch_bytes
                 .record(jobs.iter().map(|job| job.bytes).sum::<usize>() as f64);
             self.meters.depth.set(units as f64);
-            self.commit(jobs, ahead).await;
+            Box::pin(self.commit(jobs, ahead)).await;
         }
     }
 
@@ -304,7 +304,7 @@ impl Worker {
             Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
                 self.refuse(jobs, &Refusal::Refused(error.to_string()));
             }
-            Err(Attempt::Poisoned(_)) => self.commit_singly(jobs).await,
+            Err(Attempt::Poisoned(_)) => Box::pin(self.commit_singly(jobs)).await,
             Err(Attempt::Again(refusal)) => self.refuse(jobs, &refusal),
             Err(_) => self.refuse(jobs, &Refusal::Stopping),
         }
