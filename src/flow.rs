@@ -4,7 +4,7 @@
 //!   key could also have given is looked into (`coherence::Reads`).
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
-//! - The commands of a MULTI block are one unit ([`block`]).
+//! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
 

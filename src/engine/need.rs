@@ -32,7 +32,7 @@ pub struct Need {
     /// that have the same first byte.
     pub after: BTreeMap<Bytes, u64>,
     /// For each of these fields, which are loaded too: so many elements with the
-    /// next fields above the one that the first [`CURSOR_LEN`] bytes of its value
+    /// next fields above the one that the first 17 bytes of its value
     /// name (a stream's group keeps there which entry was delivered last).
     pub behind: BTreeMap<Bytes, u64>,
 }
