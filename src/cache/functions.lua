@@ -138,12 +138,8 @@ local function begin_alone(keys, alone)
   return true
 end
 
-local function begin(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  local use, id = databases(args[2]), args[3] .. ';'
+local function begin(keys, args, use)
+  local id = args[3] .. ';'
   local alone = '0 - - - ' .. id
   if args[2] == '' and #keys <= TOGETHER and begin_alone(keys, alone) then
     return redis.status_reply('OK')
@@ -297,12 +293,8 @@ end
 
 -- ARGV: generation, databases, id, deadline (PXAT) of natives without expiry,
 -- life of an absent mark (ms), then op, version, value for each key.
-local function apply(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  local use, id, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
+local function apply(keys, args, use)
+  local id, deadline, absent_ttl = args[3], args[4], args[5]
   local alone = '0 - - - ' .. id .. ';'
   local found, companions = companions_of(keys, args[2])
   local done, count = {}, 0
@@ -333,12 +325,8 @@ end
 
 -- ARGV: generation, databases, token, life of a lease (ms).
 -- For each key: h (there), a (known to be absent), l (leased), w and the ids of its writers.
-local function look(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  local use, token, lease_ms = databases(args[2]), args[3], args[4]
+local function look(keys, args, use)
+  local token, lease_ms = args[3], args[4]
   local answers = {}
   for i, k in ipairs(keys) do
     use(i)
@@ -367,12 +355,8 @@ local function staging(k, token)
 end
 
 -- ARGV: generation, databases, token, life (ms), number of the step, commands.
-local function stage(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  databases(args[2])(1)
+local function stage(keys, args, use)
+  use(1)
   local name = staging(keys[1], args[3])
   if args[5] == '0' then
     call('DEL', name)
@@ -404,12 +388,8 @@ end
 -- ARGV: generation, databases, token, deadline, life of an absent mark, then
 -- op (S, S<deadline> <expiry>, D or O), version, value for each key.
 -- For each key: 1 (set), 0 (refused: the cache was only told the version).
-local function fill(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  local use, token, deadline, absent_ttl = databases(args[2]), args[3], args[4], args[5]
+local function fill(keys, args, use)
+  local token, deadline, absent_ttl = args[3], args[4], args[5]
   local answers = {}
   for i, k in ipairs(keys) do
     use(i)
@@ -454,12 +434,8 @@ end
 
 -- ARGV: generation, databases, number of the dead proxy, version in the store
 -- after the proof of its death, for one key.
-local function bury(keys, args)
-  local refused = fenced(args[1], args[2])
-  if refused then
-    return refused
-  end
-  databases(args[2])(1)
+local function bury(keys, args, use)
+  use(1)
   local k, proxy, version = keys[1], args[3], args[4]
   local companion, hidden = names(k)
   local floor, _, _, _, writers = parse(call('GET', companion))
@@ -488,14 +464,26 @@ local function open(_, args)
   return redis.status_reply('OK')
 end
 
+-- Runs work only in a cache of the caller's generation. It gets what selects
+-- the database of a key as its third argument.
+local function guarded(work)
+  return function(keys, args)
+    local refused = fenced(args[1], args[2])
+    if refused then
+      return refused
+    end
+    return work(keys, args, databases(args[2]))
+  end
+end
+
 -- A full cache may refuse content (apply, fill), but never what takes it away.
 local OOM = { 'allow-oom' }
-redis.register_function { function_name = 'freshet1_begin', callback = begin, flags = OOM }
-redis.register_function { function_name = 'freshet1_apply', callback = apply }
-redis.register_function { function_name = 'freshet1_settle', callback = apply, flags = OOM }
-redis.register_function { function_name = 'freshet1_look', callback = look, flags = OOM }
-redis.register_function { function_name = 'freshet1_stage', callback = stage }
-redis.register_function { function_name = 'freshet1_fill', callback = fill }
-redis.register_function { function_name = 'freshet1_observe', callback = fill, flags = OOM }
-redis.register_function { function_name = 'freshet1_bury', callback = bury, flags = OOM }
+redis.register_function { function_name = 'freshet1_begin', callback = guarded(begin), flags = OOM }
+redis.register_function { function_name = 'freshet1_apply', callback = guarded(apply) }
+redis.register_function { function_name = 'freshet1_settle', callback = guarded(apply), flags = OOM }
+redis.register_function { function_name = 'freshet1_look', callback = guarded(look), flags = OOM }
+redis.register_function { function_name = 'freshet1_stage', callback = guarded(stage) }
+redis.register_function { function_name = 'freshet1_fill', callback = guarded(fill) }
+redis.register_function { function_name = 'freshet1_observe', callback = guarded(fill), flags = OOM }
+redis.register_function { function_name = 'freshet1_bury', callback = guarded(bury), flags = OOM }
 redis.register_function { function_name = 'freshet1_open', callback = open, flags = OOM }

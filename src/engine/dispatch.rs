@@ -264,6 +264,14 @@ pub(super) mod testing {
     use crate::model::{Effect, Entry, Request, Version};
     use std::collections::BTreeMap;
 
+    /// Runs each call of a new session and compares its reply.
+    pub fn check(lines: &[(&str, &str)]) {
+        let mut session = Session::default();
+        for (line, reply) in lines {
+            assert_eq!(session.text(line), *reply, "{line}");
+        }
+    }
+
     /// What the keys hold, and the time.
     #[derive(Default)]
     pub struct Session {

@@ -279,14 +279,7 @@ fn hrandfield(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dispatch::testing::Session;
-
-    fn check(lines: &[(&str, &str)]) {
-        let mut session = Session::default();
-        for (line, reply) in lines {
-            assert_eq!(session.text(line), *reply, "{line}");
-        }
-    }
+    use super::super::dispatch::testing::check;
 
     #[test]
     fn fields_come_and_go() {

@@ -161,14 +161,7 @@ fn tau(mut x: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dispatch::testing::Session;
-
-    fn check(lines: &[(&str, &str)]) {
-        let mut session = Session::default();
-        for (line, reply) in lines {
-            assert_eq!(session.text(line), *reply, "{line}");
-        }
-    }
+    use super::super::dispatch::testing::{Session, check};
 
     #[test]
     fn bytes_are_those_of_redis() {

@@ -231,15 +231,8 @@ fn smove(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dispatch::testing::{Session, show};
+    use super::super::dispatch::testing::{Session, check, show};
     use std::collections::BTreeSet;
-
-    fn check(lines: &[(&str, &str)]) {
-        let mut session = Session::default();
-        for (line, reply) in lines {
-            assert_eq!(session.text(line), *reply, "{line}");
-        }
-    }
 
     #[test]
     fn members_come_and_go() {

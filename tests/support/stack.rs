@@ -1,11 +1,16 @@
 //! Freshet with its store and its cache.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 
-use super::{Client, Fsync, Postgres, Program, Redis, Sql};
+use super::{Client, Fsync, Postgres, Program, Redis, Sql, process};
 
 /// The program that is built with the tests.
 pub const FRESHET: &str = env!("CARGO_BIN_EXE_freshet");
+
+/// Until a new proxy has emptied and stamped its cache.
+const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 
 /// One proxy on a cache and a database of its own.
 pub struct Stack {
@@ -45,11 +50,21 @@ impl Stack {
     ) -> Result<Self> {
         let cache = Redis::start_with(redis)?;
         let program = Program::start(FRESHET, &database, &cache.url(), settings)?;
-        Ok(Self {
+        let stack = Self {
             program,
             cache,
             database,
             own,
+        };
+        stack.await_cache_in_use()?;
+        Ok(stack)
+    }
+
+    /// Waits until Freshet uses the cache: it serves before that, from the store.
+    pub fn await_cache_in_use(&self) -> Result<()> {
+        process::await_true("the cache is in use", SETTLE_LIMIT, || {
+            let page = self.program.http("/metrics");
+            page.is_ok_and(|(_, text)| text.contains("freshet_cache_state{state=\"active\"} 1"))
         })
     }
 

@@ -170,14 +170,7 @@ fn sintercard(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use crate::engine::dispatch::testing::Session;
-
-    fn check(lines: &[(&str, &str)]) {
-        let mut session = Session::default();
-        for (line, reply) in lines {
-            assert_eq!(session.text(line), *reply, "{line}");
-        }
-    }
+    use crate::engine::dispatch::testing::check;
 
     #[test]
     fn sets_are_combined() {
