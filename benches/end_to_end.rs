@@ -7,6 +7,8 @@
 
 #[path = "end_to_end/contest.rs"]
 mod contest;
+#[path = "end_to_end/data_types.rs"]
+mod data_types;
 #[path = "end_to_end/dual_write.rs"]
 mod dual_write;
 #[path = "end_to_end/footprint.rs"]
@@ -68,10 +70,15 @@ fn main() -> Result<()> {
         println!("round {} of {}", round + 1, effort.rounds);
         contest.round(round, effort.scale, &mut results)?;
     }
+    let data_types = match contest.for_data_types() {
+        Some(servers) => data_types::measure(servers, effort.rounds, effort.scale)?,
+        None => String::new(),
+    };
     let footprint = contest.footprint(effort.rounds)?;
     drop(contest);
     print!("\n{}", report::table(&results));
     print!("\n{}", report::targets(&results, &footprint));
+    print!("\n{data_types}");
     let picture = Path::new(PICTURE);
     if let Some(folder) = picture.parent() {
         std::fs::create_dir_all(folder)?;

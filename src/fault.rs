@@ -7,6 +7,9 @@
 //! `stall:<milliseconds>`, and `n` counts from 1 the time at which it happens
 //! (without it: each time). For example `before-apply=exit@3`.
 
+/// The variable that arms points.
+pub const VARIABLE: &str = "FRESHET_FAULT_POINTS";
+
 macro_rules! points {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// A step of the program at which it can be made to fail.
@@ -30,8 +33,6 @@ points! {
     AfterBegin = "after-begin",
     /// The store wrote a batch, and was not told to commit it.
     BeforeCommit = "before-commit",
-    /// COMMIT was sent; its answer was not read.
-    CommitSent = "commit-sent",
     /// The store committed a batch; the cache does not know.
     BeforeApply = "before-apply",
     /// The cache shows a batch; its clients were not answered.
@@ -91,7 +92,7 @@ mod armed {
     pub(super) fn due(point: Point) -> Option<Action> {
         static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
         let faults = FAULTS.get_or_init(|| {
-            let text = std::env::var("FRESHET_FAULT_POINTS").unwrap_or_default();
+            let text = std::env::var(super::VARIABLE).unwrap_or_default();
             parse(&text).unwrap_or_else(|part| {
                 // A test whose fault never happens would pass for nothing.
                 eprintln!("FRESHET_FAULT_POINTS: `{part}` is not understood");

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use super::data_types;
 use super::dual_write;
 use super::footprint::{self, Footprint};
 use super::load::{self, CLIENTS, Load};
@@ -123,6 +124,16 @@ impl Contest {
         address
             .map(|address| load::redis_benchmark(address, load))
             .transpose()
+    }
+
+    /// Freshet, Redis that syncs at every write, and Redis, for the data types;
+    /// `None` without Freshet.
+    pub fn for_data_types(&self) -> Option<data_types::Servers> {
+        Some(data_types::Servers {
+            freshet: self.freshet.as_ref()?.address(),
+            synced: self.synced.address(),
+            plain: self.plain.address(),
+        })
     }
 
     /// Memory and start-up time, after the rounds.

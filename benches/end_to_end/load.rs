@@ -28,7 +28,7 @@ pub fn key(number: u32) -> String {
 /// Which command redis-benchmark sends, and how.
 #[derive(Clone, Copy)]
 pub struct Load {
-    /// `get` or `set`.
+    /// The name of a test of redis-benchmark, or a command of our own.
     pub command: &'static str,
     /// Connections.
     pub clients: u32,
@@ -40,26 +40,38 @@ pub struct Load {
 
 /// Runs redis-benchmark against `address`.
 pub fn redis_benchmark(address: SocketAddr, load: Load) -> Result<Sample> {
+    run_redis_benchmark(address, load, &["-t", load.command])
+}
+
+/// Runs redis-benchmark against `address` with a command of our own, whose
+/// `__rand_int__` becomes one of `KEYS` numbers.
+pub fn repeat(address: SocketAddr, load: Load) -> Result<Sample> {
+    let words: Vec<&str> = load.command.split(' ').collect();
+    run_redis_benchmark(address, load, &words)
+}
+
+fn run_redis_benchmark(address: SocketAddr, load: Load, what: &[&str]) -> Result<Sample> {
     let mut command = process::command("timeout", RunAs::Myself, AtParentDeath::Kill);
     command
         .args([LOAD_LIMIT, "redis-benchmark", "--csv"])
         .args(["-h", &address.ip().to_string()])
         .args(["-p", &address.port().to_string()])
-        .args(["-t", load.command])
         .args(["-n", &load.requests.to_string()])
         .args(["-c", &load.clients.to_string()])
         .args(["-P", &load.pipeline.to_string()])
         .args(["-r", &KEYS.to_string()])
-        .args(["-d", &VALUE.to_string()]);
+        .args(["-d", &VALUE.to_string()])
+        .args(what);
     let output = process::run(command)?;
     sample_of_csv(&output).with_context(|| format!("redis-benchmark said: {output}"))
 }
 
 /// The last line of `--csv`: test, rate, and latencies: mean, least, p50, p95, p99, most.
 fn sample_of_csv(output: &str) -> Result<Sample> {
+    // A command of our own stands in the first field as it is, without commas.
     let line = output
         .lines()
-        .rfind(|line| line.starts_with("\"GET\"") || line.starts_with("\"SET\""))
+        .rfind(|line| line.starts_with('"') && line.split(',').count() == 8)
         .context("no result line")?;
     let numbers: Vec<f64> = line
         .split(',')

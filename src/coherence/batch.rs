@@ -8,6 +8,7 @@ use super::lane::{Attempt, Job};
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal, Seen, Step, Unit};
 use crate::cache::{Applied, Cache, CacheError, Op, RESERVED_PREFIX, Told};
 use crate::engine::{self, Need, Workspace, replay};
+use crate::fault::{self, Point};
 use crate::model::{Effect, Event, EventClasses, Generation, Key, UnixMs, Value, Version};
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
@@ -395,7 +396,9 @@ impl<'a> Batch<'a> {
         self.cache
             .begin(generation, &self.id, &keys)
             .await
-            .map_err(Cause::Cache)
+            .map_err(Cause::Cache)?;
+        fault::reached(Point::AfterBegin).await;
+        Ok(())
     }
 
     fn begun(&self, cause: Cause, keys: Vec<Key>) -> Failure {

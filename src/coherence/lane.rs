@@ -18,6 +18,7 @@ use super::{Answer, Audience, Fence, Phase, Refusal, Unit, Waiting};
 use crate::cache::Cache;
 use crate::config;
 use crate::engine::Need;
+use crate::fault::{self, Point};
 use crate::model::{EventClasses, Key, Version};
 use crate::store::{self, LoadRequest, Outcome, Session, Store, StoreError};
 
@@ -498,6 +499,7 @@ impl Worker {
                 Err(error) => Attempt::Again(Refusal::StoreAway(error.to_string())),
             };
         }
+        fault::reached(Point::BeforeCommit).await;
         let sent = Instant::now();
         let answer = session.commit().await;
         self.meters.commit_seconds.record(sent.elapsed());
@@ -549,6 +551,7 @@ impl Worker {
         if prepared.is_read_only() {
             return Attempt::NothingToDo(prepared);
         }
+        fault::reached(Point::BeforeCommit).await;
         let sent = Instant::now();
         let committed = batch.commit_blind(session, &mut prepared).await;
         self.meters.commit_seconds.record(sent.elapsed());
@@ -694,7 +697,9 @@ struct Telling {
 impl Telling {
     async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
         self.waiting.note(prepared.changed_names());
+        fault::reached(Point::BeforeApply).await;
         let told = self.tell(&prepared).await;
+        fault::reached(Point::BeforeReply).await;
         self.progress.finish(prepared.number);
         let mut replies = prepared.replies.into_iter();
         for job in jobs {

@@ -16,6 +16,7 @@ use super::{Fence, Lane, Loader, Phase, Refusal, Seen, Step};
 use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX, Told};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Need, Workspace, replay};
+use crate::fault::{self, Point};
 use crate::model::{Db, Generation, Key, Reply, UnixMs, Value, Version};
 use crate::store::{FenceState, Large, LoadRequest, Store};
 
@@ -286,8 +287,7 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        self.meters
-            .fills(&self.cache.fill(generation, token, &content).await?);
+        self.fill(generation, token, &content).await?;
         Ok(Round::Answer(answer(
             call,
             db,
@@ -295,6 +295,18 @@ impl Reads {
             &loaded.keys,
             loaded.now,
         )))
+    }
+
+    async fn fill(
+        &self,
+        generation: Generation,
+        token: &str,
+        content: &[Applied<'_>],
+    ) -> Result<(), Fault> {
+        fault::reached(Point::BeforeFill).await;
+        let fills = self.cache.fill(generation, token, content).await?;
+        self.meters.fills(&fills);
+        Ok(())
     }
 
     /// Fills what is missing of several keys, so that the cache can answer all
@@ -334,8 +346,7 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        self.meters
-            .fills(&self.cache.fill(generation, token, &content).await?);
+        self.fill(generation, token, &content).await?;
         let is_large = |found: &Loaded| match &found.content {
             Content::Value(Value::Collection(collection)) => !collection.is_whole(),
             _ => false,

@@ -20,6 +20,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::fault;
 use crate::model::EventClasses;
 use reader::Reader;
 
@@ -397,6 +398,8 @@ impl Config {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("FRESHET_"))
+            // No setting, and a mistake where it would do nothing.
+            .filter(|(name, _)| !cfg!(feature = "fault-points") || name != fault::VARIABLE)
             .collect()
     }
 

@@ -6,8 +6,11 @@
 //! ties to even, as the C library and the processor do; so the digits are
 //! those of a Redis on x86-64 for every input.
 
+use bytes::Bytes;
 use num_bigint::{BigInt, BigUint, Sign};
 use num_traits::{One, Zero};
+
+use super::Refusal;
 
 /// Bits of the mantissa.
 const MANTISSA_BITS: i64 = 64;
@@ -216,6 +219,16 @@ impl LongDouble {
         let sum = aligned(sign_a, a, exponent_a) + aligned(sign_b, b, exponent_b);
         let (sign, magnitude) = sum.into_parts();
         nearest(sign, magnitude, &BigUint::one(), exponent).filter(|sum| *sum != Self::Infinite)
+    }
+
+    /// The text of the sum, as the commands that increment a float store it.
+    pub fn incremented(&self, delta: &Self) -> Result<Bytes, Refusal> {
+        self.add(delta)
+            .and_then(Self::to_text)
+            .map(Bytes::from)
+            .ok_or(Refusal::Other(
+                "ERR increment would produce NaN or Infinity",
+            ))
     }
 
     /// The next integer that is not below a thousand times the number (which is

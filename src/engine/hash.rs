@@ -192,13 +192,7 @@ fn hincrbyfloat(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     }
     let before = value(run)?.unwrap_or_else(|| Bytes::from_static(b"0"));
     let before = float::parse(&before).ok_or(Refusal::Other("ERR hash value is not a float"))?;
-    let sum = before
-        .add(&delta)
-        .and_then(|sum| sum.to_text())
-        .ok_or(Refusal::Other(
-            "ERR increment would produce NaN or Infinity",
-        ))?;
-    let sum = Bytes::from(sum);
+    let sum = before.incremented(&delta)?;
     put_one(run, sum.clone())?;
     Ok(Reply::Bulk(sum))
 }

@@ -209,13 +209,7 @@ pub(super) fn incrbyfloat(run: &mut Run<'_>) -> Result<Reply, Refusal> {
         .unwrap_or_else(|| (Bytes::from_static(b"0"), None));
     let before = float::parse(&before).ok_or(Refusal::NotFloat)?;
     let delta = float::parse(run.arg(2)).ok_or(Refusal::NotFloat)?;
-    let sum = before
-        .add(&delta)
-        .and_then(|sum| sum.to_text())
-        .ok_or(Refusal::Other(
-            "ERR increment would produce NaN or Infinity",
-        ))?;
-    let sum = Bytes::from(sum);
+    let sum = before.incremented(&delta)?;
     run.put(key, sum.clone(), expires_at);
     Ok(bulk(sum))
 }

@@ -3,3 +3,6 @@
 
 mod kills;
 mod load;
+// Only a program with fault points has them: `make test` builds that one.
+#[cfg(feature = "fault-points")]
+mod points;

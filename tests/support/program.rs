@@ -78,6 +78,7 @@ pub struct Program {
     port: u16,
     admin_port: u16,
     settings: Vec<(String, String)>,
+    faults: Option<String>,
     log: Log,
     running: Option<Running>,
 }
@@ -113,9 +114,20 @@ impl Program {
             settings: pairs
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            faults: None,
             log: Log::default(),
             running: None,
         })
+    }
+
+    /// From its next start on, these faults happen (`src/fault.rs`).
+    pub fn arm(&mut self, faults: &str) {
+        self.faults = Some(faults.to_owned());
+    }
+
+    /// From its next start on, no faults happen.
+    pub fn disarm(&mut self) {
+        self.faults = None;
     }
 
     /// Starts it again on its old address, and waits until it is ready.
@@ -150,6 +162,9 @@ impl Program {
         }
         for (name, value) in &self.settings {
             command.env(environment_name(name), value);
+        }
+        if let Some(faults) = &self.faults {
+            command.env("FRESHET_FAULT_POINTS", faults);
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let first_line = self.log.lines().len();
@@ -261,6 +276,14 @@ impl Program {
             let _ = reader.join();
         }
         Ok(())
+    }
+
+    /// How it ended, if it did.
+    pub fn try_exit(&mut self) -> Option<ExitStatus> {
+        let running = self.running.as_mut()?;
+        let status = running.child.try_wait().ok().flatten()?;
+        self.running = None;
+        Some(status)
     }
 
     /// Waits until it ended by itself.
