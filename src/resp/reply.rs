@@ -51,6 +51,9 @@ impl ReplyScanner {
     /// The length of the reply that `buffer` begins with; `None` if it is not complete.
     pub fn advance(&mut self, buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
         loop {
+            if let Some(missing) = self.open.last_mut() {
+                skip_short_bulks(buffer, &mut self.at, missing);
+            }
             let Some(item) = item(buffer, self.at)? else {
                 return Ok(None);
             };
@@ -83,6 +86,33 @@ impl ReplyScanner {
         }
         true
     }
+}
+
+/// Goes on behind short bulk strings, of which arrays mostly consist, and leaves
+/// the last of an aggregate, and all that is not plain, to [`item`].
+///
+/// `LRANGE` of 600 items spent a fifth of the proxy's time in looking at each item
+/// the general way.
+fn skip_short_bulks(buffer: &[u8], at: &mut usize, missing: &mut u64) {
+    while *missing > 1 {
+        let (length, start) = match buffer.get(*at..) {
+            Some([b'$', a @ b'0'..=b'9', b'\r', b'\n', ..]) => (digit(*a), 4),
+            Some([b'$', a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..]) => {
+                (digit(*a) * 10 + digit(*b), 5)
+            }
+            _ => return,
+        };
+        let end = *at + start + length;
+        if buffer.get(end..end + 2) != Some(b"\r\n") {
+            return;
+        }
+        *at = end + 2;
+        *missing -= 1;
+    }
+}
+
+fn digit(byte: u8) -> usize {
+    usize::from(byte - b'0')
 }
 
 /// Looks at the item that begins at `at`; `None` if its header or body is incomplete.
