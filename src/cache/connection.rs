@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 
-use super::link::{Link, LinkOptions, read_reply};
+use super::frame::read_reply;
+use super::link::{Link, LinkOptions};
 use super::{CacheError, Identity};
 use crate::model::{Db, Protocol, Reply};
 

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::CacheError;
+use super::frame::{read_greeting, read_reply};
 use crate::config::{RedisTransport, RedisUrl};
 use crate::model::{Db, Protocol, Reply, Request};
-use crate::resp::{ReplyScanner, decode_reply};
 
 /// How to reach and log in to the cache.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ pub struct Identity {
     pub eviction: String,
 }
 
-type Reader = Box<dyn AsyncRead + Send + Unpin>;
+pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// An open connection, logged in.
@@ -125,9 +125,6 @@ async fn log_in(
         let user = options.url.user.as_deref().unwrap_or("default");
         requests.push(Request::from_args(&["AUTH", user, password]));
     }
-    if protocol == Protocol::Resp3 {
-        requests.push(Request::from_args(&["HELLO", "3"]));
-    }
     requests.push(Request::from_args(&["SELECT", &db.index().to_string()]));
     requests.push(Request::from_args(&["CLIENT", "SETNAME", "freshet"]));
     requests.push(Request::from_args(&[
@@ -140,6 +137,10 @@ async fn log_in(
     for request in &requests {
         out.put_slice(request.raw());
     }
+    // Last, so that all but its own reply is RESP2.
+    if protocol == Protocol::Resp3 {
+        out.put_slice(Request::from_args(&["HELLO", "3"]).raw());
+    }
     writer
         .write_all(&out)
         .await
@@ -149,18 +150,26 @@ async fn log_in(
     for _ in &requests {
         last = read_reply(reader, &mut buffer).await?;
         if let Reply::Error(text) = &last {
-            return Err(match CacheError::from_reply(text) {
-                CacheError::Refused(text) => CacheError::Unreachable(text),
-                other => other,
-            });
+            return Err(no_login(CacheError::from_reply(text)));
         }
     }
-    let (Reply::Bulk(info) | Reply::Verbatim(_, info)) = last else {
+    if protocol == Protocol::Resp3 {
+        read_greeting(reader, &mut buffer).await.map_err(no_login)?;
+    }
+    let Reply::Bulk(info) = last else {
         return Err(CacheError::Unreachable(
             "INFO did not answer with text".into(),
         ));
     };
     Ok(identity(&info))
+}
+
+/// A server that refuses the login cannot be used.
+fn no_login(error: CacheError) -> CacheError {
+    match error {
+        CacheError::Refused(text) => CacheError::Unreachable(text),
+        other => other,
+    }
 }
 
 fn identity(info: &[u8]) -> Identity {
@@ -175,28 +184,5 @@ fn identity(info: &[u8]) -> Identity {
         run_id: field("run_id"),
         is_primary: field("role") == "master",
         eviction: field("maxmemory_policy"),
-    }
-}
-
-/// Reads one reply; `buffer` keeps what came after it.
-pub(super) async fn read_reply(
-    reader: &mut Reader,
-    buffer: &mut BytesMut,
-) -> Result<Reply, CacheError> {
-    let mut scanner = ReplyScanner::default();
-    loop {
-        let complete = scanner
-            .advance(buffer)
-            .map_err(|error| CacheError::Lost(error.to_string()))?;
-        if let Some(length) = complete {
-            let bytes: Bytes = buffer.split_to(length).freeze();
-            return decode_reply(&bytes).map_err(|error| CacheError::Lost(error.to_string()));
-        }
-        buffer.reserve(16 * 1024);
-        match reader.read_buf(buffer).await {
-            Ok(0) => return Err(CacheError::Lost("closed by Redis".into())),
-            Ok(_) => {}
-            Err(error) => return Err(CacheError::Lost(error.to_string())),
-        }
     }
 }

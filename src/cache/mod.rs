@@ -3,6 +3,7 @@
 mod call;
 mod connection;
 mod error;
+mod frame;
 mod functions;
 mod link;
 mod pipe;

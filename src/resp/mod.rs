@@ -8,7 +8,7 @@
 //! The scans are written by hand, because each request passes through here
 //! (5 times faster than the crate `redis-protocol` on `GET`, and that crate's
 //! RESP3 maps forget the order of their entries); property tests hold them
-//! against that crate.
+//! against that crate, which reads the replies to Freshet's own calls (`cache::frame`).
 
 mod encode;
 mod error;
