@@ -171,7 +171,7 @@ enum Cause {
     Cache(CacheError),
     /// The fence has moved, or a key was created in between.
     Moved(Refusal),
-    /// Calls needed more than was loaded, perhaps this; the next attempt loads whole values.
+    /// Calls needed more than was loaded: this.
     Short(Vec<(Key, Need)>),
 }
 
@@ -500,9 +500,28 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
     }
 }
 
-/// What must be loaded; after a first try whole values. If anything must, all keys of
+/// After so many attempts that fell short, the whole is loaded of what they fell short of.
+const ROUNDS_MAX: u32 = 3;
+
+/// What the calls of a batch turned out to need besides what they tell of themselves.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    needs: Vec<(Key, Need)>,
+    /// Attempts that fell short.
+    rounds: u32,
+}
+
+impl Wanted {
+    /// Notes what an attempt fell short of.
+    pub(super) fn add(&mut self, more: Vec<(Key, Need)>) {
+        self.needs.extend(more);
+        self.rounds += 1;
+    }
+}
+
+/// What must be loaded, `wanted` besides. If anything must, all keys of
 /// the batch are locked, so that every transaction takes its locks in key order.
-pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &[(Key, Need)]) -> BTreeMap<Key, Need> {
+pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     // Whether a key is new is known only if it is looked for.
     let looks_for_keys = jobs
@@ -530,11 +549,10 @@ pub(super) fn needs(jobs: &[Job], tries: u32, wanted: &[(Key, Need)]) -> BTreeMa
             }
         }
     }
-    if tries > 0 {
-        needs.values_mut().for_each(|need| need.whole = true);
-    }
-    for (key, need) in wanted {
-        needs.entry(key.clone()).or_default().add(need.clone());
+    for (key, need) in &wanted.needs {
+        let known = needs.entry(key.clone()).or_default();
+        known.add(need.clone());
+        known.whole |= wanted.rounds >= ROUNDS_MAX;
     }
     needs
 }

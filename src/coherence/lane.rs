@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::batch::{Batch, Failure, Prepared, needs};
+use super::batch::{Batch, Failure, Prepared, Wanted, needs};
 use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, Gatherer, SharedSession};
 use super::meters::LaneMeters;
@@ -138,7 +138,7 @@ impl Lane {
             applies: Arc::new(Semaphore::new(APPLIES_MAX)),
             progress: Arc::clone(&progress),
             waiting: Arc::clone(&waiting),
-            wanted: Vec::new(),
+            wanted: Wanted::default(),
             unknown_timeout: settings.unknown_timeout,
             numbers,
             audience: Arc::clone(&audience),
@@ -242,7 +242,7 @@ pub(super) enum Attempt {
     NothingToDo(Prepared),
     /// Nothing was written; the same again may work.
     Again(Refusal),
-    /// Nothing was written: calls needed more than was loaded, perhaps this.
+    /// Nothing was written: calls needed more than was loaded, this.
     Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
     Poisoned(StoreError),
@@ -266,7 +266,7 @@ struct Worker {
     /// Told of what is committed.
     waiting: Arc<Waiting>,
     /// What the calls of this batch turned out to need besides.
-    wanted: Vec<(Key, Need)>,
+    wanted: Wanted,
     unknown_timeout: Duration,
     numbers: Arc<AtomicU64>,
     audience: Arc<dyn Audience>,
@@ -353,13 +353,14 @@ impl Worker {
     ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
         let mut count = 0;
-        self.wanted.clear();
+        self.wanted = Wanted::default();
         loop {
             let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
-                Attempt::Short(wanted) => {
-                    self.wanted.extend(wanted);
-                    Refusal::Contended
+                Attempt::Short(wanted) if count < RETRIES_MAX => {
+                    self.wanted.add(wanted);
+                    count += 1;
+                    continue;
                 }
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
                 decided => return Ok(decided),
@@ -477,7 +478,7 @@ impl Worker {
         jobs: &[Job],
         count: u32,
     ) -> Attempt {
-        let needs = needs(jobs, count, &self.wanted);
+        let needs = needs(jobs, &self.wanted);
         if needs.is_empty() {
             return self.commit_blind(batch, session, jobs, count).await;
         }

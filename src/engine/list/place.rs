@@ -118,7 +118,7 @@ pub(super) fn push(
         End::Tail => bounds.high,
     };
     if list.get(&field(next)).is_err() {
-        list.set_bounds(Some(field(bounds.low + 1)), Some(field(bounds.high - 1)));
+        list.set_bounds(field(bounds.low + 1), field(bounds.high - 1));
     }
     for value in values {
         list.set(field(bounds.take(end)), item(value))?;

@@ -31,10 +31,7 @@ const ENTRY_MAX: u64 = 1 << 30;
 
 fn add_needs(call: &Call, db: Db) -> Needs {
     let need = match options::trim_of_add(call) {
-        Some(trim) => {
-            let first = Bytes::from_static(&[STREAM_ENTRY]);
-            Need::after(first, trim::entries_to_load(&trim))
-        }
+        Some(trim) => Need::after(&[STREAM_ENTRY], trim::entries_to_load(&trim)),
         None => Need::header(),
     };
     Needs::from_iter([(first_key(call, db), need)])
@@ -138,7 +135,7 @@ fn range_needs(call: &Call, db: Db) -> Needs {
         .flatten();
     let count = count.and_then(|count| u64::try_from(count).ok());
     let need = match count {
-        Some(count) => Need::after(start.field_before(), count),
+        Some(count) => Need::after(&start.field_before(), count),
         None => Need::value(),
     };
     Needs::from_iter([(first_key(call, db), need)])

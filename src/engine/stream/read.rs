@@ -160,7 +160,7 @@ fn read_needs(call: &Call, db: Db) -> Needs {
     let need = |(key, id): (usize, usize)| {
         let key = Key::new(db, call.request.arg_bytes(key));
         let need = match From::parse(call.request.arg(id)) {
-            Ok(From::Id(id)) => Need::after(id.field(), options.limit() as u64),
+            Ok(From::Id(id)) => Need::after(&id.field(), options.limit() as u64),
             _ => Need::header(),
         };
         (key, need)
@@ -225,7 +225,7 @@ fn group_needs(call: &Call, db: Db) -> Needs {
         let mut need = Need::behind(state::group_field(group), options.limit() as u64);
         need.add(Need::fields([state::consumer_field(group, consumer)]));
         // What a group has read is sometimes told from the first entry.
-        need.add(Need::after(Bytes::from_static(&[STREAM_ENTRY]), 1));
+        need.add(Need::after(&[STREAM_ENTRY], 1));
         (key, need)
     };
     options.places().map(need).collect()

@@ -276,7 +276,7 @@ pub(super) fn entries_from(
     start: Id,
     count: usize,
 ) -> Result<Vec<(Id, &Element)>, NotLoaded> {
-    let found = stream.after(&start.field_before(), count)?;
+    let found = stream.after(&start.field_before(), count as u64)?;
     Ok(found
         .into_iter()
         .filter_map(|(field, element)| Some((Id::of_field(field)?, element)))
