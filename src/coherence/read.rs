@@ -422,9 +422,8 @@ impl Reads {
             for (request, found) in requests.into_iter().zip(loaded.keys) {
                 workspace.load(request.key, found);
             }
-            let run = |(db, call): &(Db, &Call)| {
-                engine::execute(call, *db, &mut workspace, loaded.now)
-            };
+            let run =
+                |(db, call): &(Db, &Call)| engine::execute(call, *db, &mut workspace, loaded.now);
             let replies = calls.iter().map(run).collect();
             if !workspace.is_short() {
                 return Ok(replies);

@@ -301,6 +301,7 @@ pub(super) mod testing {
                     break (reply, workspace);
                 }
                 needed.extend(wanted);
+                assert!(needed.len() < 100, "{call:?} is never satisfied");
             };
             self.effects = workspace.take_effects().into_iter().collect();
             if matches!(reply, Reply::Error(_)) {

@@ -221,7 +221,8 @@ impl Need {
             self.at_random(),
         ];
         let up_to = |last: Option<&Bytes>| Some((Bound::Unbounded, Bound::Included(last?.clone())));
-        let from = |first: Option<&Bytes>| Some((Bound::Included(first?.clone()), Bound::Unbounded));
+        let from =
+            |first: Option<&Bytes>| Some((Bound::Included(first?.clone()), Bound::Unbounded));
         let mut fields: Vec<_> = up_to(found.first.last()).into_iter().collect();
         fields.extend(from(found.last.first()));
         for (range, count) in &self.ranges {
@@ -234,7 +235,7 @@ impl Need {
                 fields.push(as_far_as(range.bounds(), range.side, found, *count));
             }
         }
-        Known {
+        let mut known = Known {
             whole: self.whole || counts.iter().any(|count| *count >= counted),
             fields,
             ranks: self.known_ranks(found),
@@ -248,7 +249,9 @@ impl Need {
                     (holding.value.clone(), range)
                 })
                 .collect(),
-        }
+        };
+        known.merge();
+        known
     }
 
     fn known_ranks(&self, found: &Found) -> Vec<(Bound<Ranked>, Bound<Ranked>)> {

@@ -247,8 +247,7 @@ impl Collection {
     /// Whether every element is known. (What is kept of a stream's groups does not
     /// count for its size.)
     fn is_all_known(&self) -> bool {
-        self.known.whole
-            || self.kind != Kind::Stream && self.present().count() as u64 == self.size
+        self.known.whole || self.kind != Kind::Stream && self.present().count() as u64 == self.size
     }
 
     /// The element with the lowest field.
@@ -397,9 +396,8 @@ impl Collection {
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let found = nearest(self.ranked.range::<Ranked, _>(bounds), side, count);
         let looked_at = cut(bounds, side, &found, count, |ranked| *ranked);
-        let is_known = count == 0
-            || self.ranked.len() as u64 == self.size
-            || self.known.has_ranks(looked_at);
+        let is_known =
+            count == 0 || self.ranked.len() as u64 == self.size || self.known.has_ranks(looked_at);
         is_known.then_some(found).ok_or(NotLoaded)
     }
 

@@ -152,6 +152,12 @@ pub struct Known {
 }
 
 impl Known {
+    /// Makes one range of those that overlap or touch.
+    pub fn merge(&mut self) {
+        self.fields = merged(std::mem::take(&mut self.fields));
+        self.ranks = merged(std::mem::take(&mut self.ranks));
+    }
+
     /// Whether a field that is not among the elements is known to be absent.
     pub(super) fn covers(&self, field: &[u8]) -> bool {
         self.has_fields((Bound::Included(field), Bound::Included(field)))
@@ -181,6 +187,41 @@ impl Known {
             held == value && is_within(wanted, range)
         };
         self.has_fields(wanted) || self.holding.iter().any(has)
+    }
+}
+
+fn merged<T: Ord + Clone>(mut ranges: Vec<Bounds<T>>) -> Vec<Bounds<T>> {
+    ranges.sort_by(|one, other| {
+        let place = |bound: &Bound<T>| match bound {
+            Bound::Unbounded => (None, false),
+            Bound::Included(at) => (Some(at.clone()), false),
+            Bound::Excluded(at) => (Some(at.clone()), true),
+        };
+        place(&one.0).cmp(&place(&other.0))
+    });
+    let mut merged: Vec<Bounds<T>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if touches(&last.1, &range.0) => {
+                let before = (Bound::Unbounded, last.1.as_ref());
+                if !is_within((Bound::Unbounded, range.1.as_ref()), before) {
+                    last.1 = range.1;
+                }
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// Whether nothing lies between the end of one range and the start of another that
+/// begins no earlier.
+fn touches<T: Ord>(end: &Bound<T>, start: &Bound<T>) -> bool {
+    match (end, start) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
+        (Bound::Excluded(end), Bound::Excluded(start)) => start < end,
+        (Bound::Included(end) | Bound::Excluded(end), Bound::Included(start))
+        | (Bound::Included(end), Bound::Excluded(start)) => start <= end,
     }
 }
 
@@ -244,11 +285,38 @@ mod tests {
     }
 
     #[test]
+    fn ranges_that_touch_are_one() {
+        let at = |text: &'static str| Bytes::from(text);
+        let (below_c, from_c) = (Bound::Excluded(at("c")), Bound::Included(at("c")));
+        let mut known = Known {
+            fields: vec![
+                (from_c, Bound::Included(at("d"))),
+                (Bound::Excluded(at("x")), Bound::Unbounded),
+                (Bound::Included(at("a")), below_c),
+                (Bound::Included(at("b")), Bound::Included(at("b"))),
+            ],
+            ..Known::default()
+        };
+        known.merge();
+        let whole = (Bound::Included(at("a")), Bound::Included(at("d")));
+        assert_eq!(
+            known.fields,
+            [whole, (Bound::Excluded(at("x")), Bound::Unbounded)]
+        );
+    }
+
+    #[test]
     fn prefixes_end_before_the_next() {
         let range = FieldRange::beginning(b"p\x01\xff");
-        assert_eq!((&range.from[..], &range.below[..]), (&b"p\x01\xff"[..], &b"p\x02"[..]));
+        assert_eq!(
+            (&range.from[..], &range.below[..]),
+            (&b"p\x01\xff"[..], &b"p\x02"[..])
+        );
         let range = FieldRange::above(b"e1");
-        assert_eq!((&range.from[..], &range.below[..]), (&b"e1\0"[..], &b"f"[..]));
+        assert_eq!(
+            (&range.from[..], &range.below[..]),
+            (&b"e1\0"[..], &b"f"[..])
+        );
     }
 
     #[test]
@@ -265,7 +333,11 @@ mod tests {
         assert!(range(1.0, 2.0).bounds().contains(&at(2.0)));
         assert!(!range(1.0, 2.0).bounds().contains(&at(2.0f64.next_up())));
         assert!(range(0.0, 0.0).bounds().contains(&at(-0.0)));
-        assert!(range(1.0, f64::INFINITY).bounds().contains(&at(f64::INFINITY)));
+        assert!(
+            range(1.0, f64::INFINITY)
+                .bounds()
+                .contains(&at(f64::INFINITY))
+        );
         assert!(!range(1.0, f64::MAX).bounds().contains(&at(f64::INFINITY)));
     }
 }

@@ -137,7 +137,10 @@ impl<'a> Loading<'a> {
                 .collect()
         });
         let scores = self.searches(|need| {
-            let ends = [(Scores::Lowest, need.lowest), (Scores::Highest, need.highest)];
+            let ends = [
+                (Scores::Lowest, need.lowest),
+                (Scores::Highest, need.highest),
+            ];
             let ranges = need.scores.iter();
             ends.into_iter()
                 .chain(ranges.map(|(range, count)| (Scores::Range(*range), *count)))
@@ -156,27 +159,43 @@ impl<'a> Loading<'a> {
         )?;
         let mut parts: Vec<Part> = self.wanted.iter().map(|_| Part::default()).collect();
         take(&mut parts, &named, &rows.0, |_, _, _| ())?;
-        take(&mut parts, &fields, &rows.1, |found, what, (field, _)| {
-            match what {
+        take(
+            &mut parts,
+            &fields,
+            &rows.1,
+            |found, what, (field, _)| match what {
                 Fields::First => found.first.push(field),
                 Fields::Last => found.last.push(field),
                 Fields::Range(range) => {
-                    found.ranges.entry((*range).clone()).or_default().push(field);
+                    found
+                        .ranges
+                        .entry((*range).clone())
+                        .or_default()
+                        .push(field);
                 }
-            }
-        })?;
-        take(&mut parts, &scores, &rows.2, |found, what, (field, rank)| {
-            let ranked = Ranked { rank, field };
-            match what {
-                Scores::Lowest => found.lowest.push(ranked),
-                Scores::Highest => found.highest.push(ranked),
-                Scores::Range(range) => found.scores.entry(*range).or_default().push(ranked),
-            }
-        })?;
+            },
+        )?;
+        take(
+            &mut parts,
+            &scores,
+            &rows.2,
+            |found, what, (field, rank)| {
+                let ranked = Ranked { rank, field };
+                match what {
+                    Scores::Lowest => found.lowest.push(ranked),
+                    Scores::Highest => found.highest.push(ranked),
+                    Scores::Range(range) => found.scores.entry(*range).or_default().push(ranked),
+                }
+            },
+        )?;
         take(&mut parts, &random, &rows.3, |_, (), _| ())?;
         take_behind(&mut parts, &behind, &rows.4)?;
         take(&mut parts, &holding, &rows.5, |found, what, (field, _)| {
-            found.holding.entry((*what).clone()).or_default().push(field);
+            found
+                .holding
+                .entry((*what).clone())
+                .or_default()
+                .push(field);
         })?;
         parts.iter_mut().for_each(|part| sort(&mut part.found));
         Ok(parts)

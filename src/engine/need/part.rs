@@ -21,7 +21,8 @@ impl Need {
         let random = rand::random_range(0..=all.len());
         let chosen = all.iter().cycle().skip(random);
         let chosen = chosen.take(at_most(self.at_random(), all.len()));
-        let mut wanted: BTreeSet<Bytes> = self.fields.iter().chain(found.fields()).cloned().collect();
+        let mut wanted: BTreeSet<Bytes> =
+            self.fields.iter().chain(found.fields()).cloned().collect();
         wanted.extend(chosen.map(|(field, _)| (*field).clone()));
         if known.whole {
             wanted.extend(all.iter().map(|(field, _)| (*field).clone()));
@@ -61,8 +62,13 @@ impl Need {
             Some((field.clone(), (cursor, next)))
         };
         let scored = |(range, count): (&ScoreRange, &u64)| {
-            let inside = ranked.iter().filter(|ranked| range.bounds().contains(*ranked));
-            (*range, nearest(inside.cloned().collect(), range.side, *count))
+            let inside = ranked
+                .iter()
+                .filter(|ranked| range.bounds().contains(*ranked));
+            (
+                *range,
+                nearest(inside.cloned().collect(), range.side, *count),
+            )
         };
         let holding = |(holding, count): (&Holding, &u64)| {
             let equal = all.iter().filter(|(_, item)| item.value == holding.value);
