@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{mpsc, watch};
 
-use super::batch::{Batch, Failure, Prepared, Wanted, needs};
+use super::batch::{Batch, Failure, Prepared};
 use super::lane::Job;
+use super::plan::{Wanted, needs};
 use super::{Fence, Phase};
 use crate::cache::Cache;
 use crate::store::{Session, Store};

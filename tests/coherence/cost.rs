@@ -11,7 +11,7 @@ const SMALL: usize = 20;
 
 /// So many rows more may all writes together touch where keys are large: of a
 /// small one there is sometimes less to look at than is looked for.
-const MORE_MAX: i64 = 500;
+const MORE_MAX: i64 = 200;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
