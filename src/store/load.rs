@@ -165,7 +165,7 @@ async fn read_elements(
             wanted: &wanted,
             room: &room,
         };
-        let mut parts = loading.parts().await?;
+        let mut parts = Box::pin(loading.parts()).await?;
         fill_in(loading, &headers, &mut parts).await?;
         for (((loaded, header), request), part) in found
             .keys
@@ -261,7 +261,8 @@ pub(super) async fn lock_and_load(
     let (rows, after, mut parts) = tokio::try_join!(
         async { Ok(client.query(statements.0, &values).await?) },
         async { Ok(client.query_one(statements.1, &[]).await?) },
-        loading.parts(),
+        // Several statements at once are a large future.
+        Box::pin(loading.parts()),
     )?;
     let now = UnixMs(after.try_get(0)?);
     let purged = Version(after.try_get(1)?);

@@ -124,28 +124,32 @@ impl Scores {
     }
 }
 
+/// The ranges of fields that a need asks for, and how many elements of each.
+fn fields_of(need: &Need) -> Vec<(Fields<'_>, u64)> {
+    let ends = [(Fields::First, need.first), (Fields::Last, need.last)];
+    let ranges = need.ranges.iter();
+    let ranges = ranges.map(|(range, count)| (Fields::Range(range), *count));
+    ends.into_iter().chain(ranges).collect()
+}
+
+/// The ranges of scores that a need asks for, and how many members of each.
+fn scores_of(need: &Need) -> Vec<(Scores, u64)> {
+    let ends = [
+        (Scores::Lowest, need.lowest),
+        (Scores::Highest, need.highest),
+    ];
+    let ranges = need.scores.iter();
+    let ranges = ranges.map(|(range, count)| (Scores::Range(*range), *count));
+    ends.into_iter().chain(ranges).collect()
+}
+
 impl<'a> Loading<'a> {
     /// Loads the parts that are wanted of keys, those of which nothing or the
     /// whole is wanted left out.
     pub async fn parts(self) -> Result<Vec<Part>, StoreError> {
         let named = self.searches(|need| need.fields.iter().map(|field| (field, 1)).collect());
-        let fields = self.searches(|need| {
-            let ends = [(Fields::First, need.first), (Fields::Last, need.last)];
-            let ranges = need.ranges.iter();
-            ends.into_iter()
-                .chain(ranges.map(|(range, count)| (Fields::Range(range), *count)))
-                .collect()
-        });
-        let scores = self.searches(|need| {
-            let ends = [
-                (Scores::Lowest, need.lowest),
-                (Scores::Highest, need.highest),
-            ];
-            let ranges = need.scores.iter();
-            ends.into_iter()
-                .chain(ranges.map(|(range, count)| (Scores::Range(*range), *count)))
-                .collect()
-        });
+        let fields = self.searches(fields_of);
+        let scores = self.searches(scores_of);
         let random = self.searches(|need| vec![((), need.at_random())]);
         let behind = self.searches(|need| need.behind.iter().map(|(f, n)| (f, *n)).collect());
         let holding = self.searches(|need| need.holding.iter().map(|(h, n)| (h, *n)).collect());
