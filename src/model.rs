@@ -4,10 +4,12 @@
 
 mod collection;
 mod events;
+mod known;
 mod number;
 
-pub use collection::{CacheCommand, Collection, Element, Known, NotLoaded, Ranked, STREAM_ENTRY};
+pub use collection::{CacheCommand, Collection, Element, NotLoaded, Ranked, STREAM_ENTRY};
 pub use events::{Event, EventClasses};
+pub use known::{Bounds, FieldRange, Holding, Known, ScoreRange, Side};
 pub use number::format_double;
 
 use std::fmt;

@@ -93,10 +93,11 @@ fn engine_answers_as_redis() -> Result<()> {
         }
     }
     println!(
-        "{} calls, {} of them errors, {} units run again; {} names of commands",
+        "{} calls, {} of them errors, {} units run again, {} for the whole of a key; {} names of commands",
         session.calls,
         session.errors,
         session.repeated,
+        session.whole,
         session.names.len()
     );
     session.all_keys_are_equal()?;
@@ -117,6 +118,8 @@ struct Session {
     errors: usize,
     /// Units that had to be run again with more loaded.
     repeated: usize,
+    /// Calls of which only that showed that they need the whole of a key.
+    whole: usize,
     names: BTreeSet<&'static str>,
 }
 
@@ -142,6 +145,7 @@ impl Session {
             calls: 0,
             errors: 0,
             repeated: 0,
+            whole: 0,
             names: BTreeSet::new(),
         })
     }
@@ -188,11 +192,8 @@ impl Session {
                 return Ok(self.load_all(&needed));
             }
             self.repeated += 1;
-            let wanted = workspace.take_wanted();
-            if wanted.is_empty() {
-                needed.values_mut().for_each(|need| need.add(Need::value()));
-            }
-            for (key, need) in wanted {
+            for (key, need) in workspace.take_wanted() {
+                self.whole += usize::from(need.whole);
                 needed.entry(key).or_default().add(need);
             }
         }

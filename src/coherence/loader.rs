@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Refusal;
 use crate::engine::Loaded;
 use crate::model::{Generation, UnixMs};
-use crate::store::{FenceState, LoadRequest, Snapshot, Store};
+use crate::store::{FenceState, LoadRequest, Snapshot, Store, StoreError};
 
 /// Requests that may wait; more wait in their senders.
 const QUEUE: usize = 1024;
@@ -66,18 +66,34 @@ async fn work(store: Arc<Store>, requests: Arc<tokio::sync::Mutex<mpsc::Receiver
         if requests.lock().await.recv_many(&mut batch, GATHER).await == 0 {
             return;
         }
-        let keys: Vec<LoadRequest> = batch
+        answer(&store, &mut batch).await;
+    }
+}
+
+/// Answers all requests from one snapshot, or each from one of its own if they are
+/// too much together.
+async fn answer(store: &Store, batch: &mut Vec<Request>) {
+    let keys = |batch: &[Request]| -> Vec<LoadRequest> {
+        batch
             .iter()
             .flat_map(|request| request.keys.iter().cloned())
-            .collect();
-        match store.snapshot(&keys).await {
-            Ok(snapshot) => distribute(batch.drain(..), snapshot),
-            Err(error) => {
-                let refusal = Refusal::ReadsAway(error.to_string());
-                for request in batch.drain(..) {
-                    // A client that has gone does not want its answer.
-                    let _ = request.answer.send(Err(refusal.clone()));
-                }
+            .collect()
+    };
+    match store.snapshot(&keys(batch)).await {
+        Ok(snapshot) => distribute(batch.drain(..), snapshot),
+        Err(StoreError::TooLarge(_)) if batch.len() > 1 => {
+            for request in batch.drain(..) {
+                Box::pin(answer(store, &mut vec![request])).await;
+            }
+        }
+        Err(error) => {
+            let refusal = match error {
+                StoreError::TooLarge(_) => Refusal::TooLarge(error.to_string()),
+                error => Refusal::ReadsAway(error.to_string()),
+            };
+            for request in batch.drain(..) {
+                // A client that has gone does not want its answer.
+                let _ = request.answer.send(Err(refusal.clone()));
             }
         }
     }

@@ -8,11 +8,14 @@ mod keyspace;
 mod lane;
 mod loader;
 mod meters;
+mod plan;
 mod read;
 mod refusal;
 mod sweep;
+mod telling;
 mod unit;
 mod waiting;
+mod worker;
 
 pub use audience::{Audience, Change};
 pub use fence::{Fence, FenceTask, Order, Phase};

@@ -129,7 +129,7 @@ impl Reads {
                 }
             }
         }
-        match self.answer_from_store(call, db, &keys).await {
+        match self.answer_from_store(call, db).await {
             Ok(reply) => reply,
             Err(refusal) => refusal.reply(),
         }
@@ -169,13 +169,9 @@ impl Reads {
         let looks = self.cache.look(generation, &token, &wanted).await?;
         if looks.iter().all(|look| *look == Look::Absent) {
             self.meters.absent_hits.increment(1);
-            return Ok(Round::Answer(answer(
-                call,
-                db,
-                keys,
-                &absent(keys.len()),
-                self.store.clock().now(),
-            )));
+            let now = self.store.clock().now();
+            let answer = answer(call, db, keys, &absent(keys.len()), now);
+            return Ok(answer.map_or(Round::Large, Round::Answer));
         }
         let certain = looks
             .iter()
@@ -288,13 +284,8 @@ impl Reads {
             })
             .collect();
         self.fill(generation, token, &content).await?;
-        Ok(Round::Answer(answer(
-            call,
-            db,
-            keys,
-            &loaded.keys,
-            loaded.now,
-        )))
+        let answer = answer(call, db, keys, &loaded.keys, loaded.now);
+        Ok(answer.map_or(Round::Large, Round::Answer))
     }
 
     async fn fill(
@@ -409,37 +400,50 @@ impl Reads {
 
     /// Answers a block that only reads, from one snapshot of the store.
     pub async fn block(&self, steps: &[Step]) -> Result<Vec<Reply>, Refusal> {
-        let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
-        for Step { db, call } in steps {
-            for (key, need) in engine::needs(call, *db) {
-                needs.entry(key).or_default().add(need);
-            }
-        }
-        let requests: Vec<LoadRequest> = needs
-            .into_iter()
-            .map(|(key, need)| LoadRequest::new(key, need))
-            .collect();
-        let loaded = self.load_and_tell(&requests).await?;
-        let mut workspace = Workspace::default();
-        for (request, found) in requests.into_iter().zip(loaded.keys) {
-            workspace.load(request.key, found);
-        }
-        let run = |step: &Step| engine::execute(&step.call, step.db, &mut workspace, loaded.now);
-        Ok(steps.iter().map(run).collect())
+        let calls: Vec<(Db, &Call)> = steps.iter().map(|step| (step.db, &step.call)).collect();
+        self.answer_all(&calls).await
     }
 
     /// In bypass, or after too many rounds: the store's word.
-    async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
+    async fn answer_from_store(&self, call: &Call, db: Db) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
-        let mut needs = needs(call, db);
-        let requests: Vec<LoadRequest> = keys
-            .iter()
-            .map(|key| LoadRequest::new(key.clone(), needs.remove(key).unwrap_or_default()))
-            .collect();
-        let LoadedKeys {
-            keys: found, now, ..
-        } = self.load_and_tell(&requests).await?;
-        Ok(answer(call, db, keys, &found, now))
+        let mut replies = self.answer_all(&[(db, call)]).await?;
+        replies.pop().ok_or(Refusal::Stopping)
+    }
+
+    /// Runs reads on one snapshot of the store; if they turn out to need more, on another
+    /// with that too.
+    async fn answer_all(&self, calls: &[(Db, &Call)]) -> Result<Vec<Reply>, Refusal> {
+        let mut needed: BTreeMap<Key, Need> = BTreeMap::new();
+        for (db, call) in calls {
+            for (key, need) in needs(call, *db) {
+                needed.entry(key).or_default().add(need);
+            }
+            for key in call.keys(*db) {
+                needed.entry(key).or_default();
+            }
+        }
+        for _ in 0..ROUNDS_MAX {
+            let requests: Vec<LoadRequest> = needed
+                .iter()
+                .map(|(key, need)| LoadRequest::new(key.clone(), need.clone()))
+                .collect();
+            let loaded = self.load_and_tell(&requests).await?;
+            let mut workspace = Workspace::default();
+            for (request, found) in requests.into_iter().zip(loaded.keys) {
+                workspace.load(request.key, found);
+            }
+            let run =
+                |(db, call): &(Db, &Call)| engine::execute(call, *db, &mut workspace, loaded.now);
+            let replies = calls.iter().map(run).collect();
+            if !workspace.is_short() {
+                return Ok(replies);
+            }
+            for (key, need) in workspace.take_wanted() {
+                needed.entry(key).or_default().add(need);
+            }
+        }
+        Err(Refusal::Contended)
     }
 
     /// What one snapshot of the store says of `keys`, which the cache has been
@@ -555,13 +559,14 @@ fn needs(call: &Call, db: Db) -> BTreeMap<Key, Need> {
     needs
 }
 
-/// Runs a read on what the store said of its keys.
-fn answer(call: &Call, db: Db, keys: &[Key], found: &[Loaded], now: UnixMs) -> Reply {
+/// Runs a read on what the store said of its keys; `None` if it turns out to need more.
+fn answer(call: &Call, db: Db, keys: &[Key], found: &[Loaded], now: UnixMs) -> Option<Reply> {
     let mut workspace = Workspace::default();
     for (key, loaded) in keys.iter().zip(found) {
         workspace.load(key.clone(), loaded.clone());
     }
-    engine::execute(call, db, &mut workspace, now)
+    let reply = engine::execute(call, db, &mut workspace, now);
+    (!workspace.is_short()).then_some(reply)
 }
 
 fn absent(count: usize) -> Vec<Loaded> {

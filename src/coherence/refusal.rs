@@ -20,6 +20,9 @@ pub enum Refusal {
     /// The store refused the statement: nothing was written.
     #[error("ERR nothing was written: {0}")]
     Refused(String),
+    /// The answer needs more of the store at once than may be loaded.
+    #[error("ERR {0}")]
+    TooLarge(String),
     /// COMMIT was sent, and what became of it could not be learnt.
     #[error("UNKNOWN the write may or may not have been committed ({0})")]
     Unknown(String),

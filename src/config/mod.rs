@@ -169,6 +169,8 @@ section! {
         connect_timeout: Duration = secs(2), in ms(50)..=secs(60);
         /// A statement that takes longer is cancelled.
         statement_timeout: Duration = secs(30), in ms(100)..=hours(1);
+        /// Bytes of collections loaded at once at most.
+        load_limit: ByteSize = ByteSize::mb(512), in ByteSize::mb(1)..=ByteSize::gb(64);
     }
 }
 

@@ -85,6 +85,7 @@ pub fn needs(call: &Call, db: Db) -> Needs {
 /// effects there. An error reply leaves the workspace as it was, and so does a
 /// call that changes nothing.
 pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> Reply {
+    let wanted_before = workspace.wanted_count();
     let mut run = Run {
         call,
         db,
@@ -94,6 +95,10 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
     run.dispatch().unwrap_or_else(|refusal| {
         if refusal == Refusal::NotLoaded {
             run.workspace.note_short();
+            if run.workspace.wanted_count() == wanted_before {
+                let whole = call.keys(db).map(|key| (key, Need::value()));
+                run.workspace.want(whole.collect());
+            }
         }
         refusal.into()
     })
@@ -207,6 +212,13 @@ impl Run<'_> {
         self.workspace.live(key, self.now)
     }
 
+    /// Refuses the call, which is run again with `need` of argument `index`'s key loaded too.
+    pub fn want(&mut self, index: usize, need: Need) -> Refusal {
+        let key = self.key(index);
+        self.workspace.want(Needs::from_iter([(key, need)]));
+        Refusal::NotLoaded
+    }
+
     /// The string that `key` holds, if it is there.
     pub fn string(&self, key: &Key) -> Result<Option<Bytes>, Refusal> {
         match self.live(key)? {
@@ -297,6 +309,7 @@ pub(super) mod testing {
                     break (reply, workspace);
                 }
                 needed.extend(wanted);
+                assert!(needed.len() < 100, "{call:?} is never satisfied");
             };
             self.effects = workspace.take_effects().into_iter().collect();
             if matches!(reply, Reply::Error(_)) {

@@ -1,11 +1,14 @@
 //! What a call must know of a key before it can run.
 
+mod part;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::model::{Collection, Element, Key, Kind, Known, Ranked};
+use crate::model::{FieldRange, Holding, Key, Kind, Known, Ranked, ScoreRange, Side};
 
 /// The keys of a call with what it must know of each. A key may appear twice.
 pub type Needs = SmallVec<[(Key, Need); 2]>;
@@ -26,15 +29,19 @@ pub struct Need {
     pub lowest: u64,
     /// So many members of a sorted set with the highest scores.
     pub highest: u64,
-    /// So many elements chosen at random: those that follow a random place.
+    /// So many elements chosen at random, beside those that other calls touch: see
+    /// [`Need::at_random`].
     pub random: u64,
-    /// For each of these fields: so many elements with the next fields above it
-    /// that have the same first byte.
-    pub after: BTreeMap<Bytes, u64>,
+    /// So many elements of each of these ranges of fields.
+    pub ranges: BTreeMap<FieldRange, u64>,
     /// For each of these fields, which are loaded too: so many elements with the
     /// next fields above the one that the first 17 bytes of its value
     /// name (a stream's group keeps there which entry was delivered last).
     pub behind: BTreeMap<Bytes, u64>,
+    /// So many members of a sorted set of each of these ranges of scores.
+    pub scores: BTreeMap<ScoreRange, u64>,
+    /// So many items of a list that have one of these values.
+    pub holding: BTreeMap<Holding, u64>,
 }
 
 /// How long the field is with which the value under a field of [`Need::behind`] begins.
@@ -51,11 +58,15 @@ pub struct Found {
     pub lowest: Vec<Ranked>,
     /// For `highest`.
     pub highest: Vec<Ranked>,
-    /// For each of `after`.
-    pub after: BTreeMap<Bytes, Vec<Bytes>>,
+    /// For each of `ranges`; nothing where none was there.
+    pub ranges: BTreeMap<FieldRange, Vec<Bytes>>,
     /// For each of `behind` that is there: the field that its value names, and
     /// what stands above that.
     pub behind: BTreeMap<Bytes, (Bytes, Vec<Bytes>)>,
+    /// For each of `scores`; nothing where none was there.
+    pub scores: BTreeMap<ScoreRange, Vec<Ranked>>,
+    /// For each of `holding`; nothing where none was there.
+    pub holding: BTreeMap<Holding, Vec<Bytes>>,
 }
 
 impl Need {
@@ -120,12 +131,18 @@ impl Need {
         }
     }
 
-    /// `count` elements with the next fields above `field` that have its first byte.
-    pub fn after(field: Bytes, count: u64) -> Self {
-        Self {
-            after: BTreeMap::from([(field, count)]),
-            ..Self::default()
+    /// `count` elements of `range`.
+    pub fn range(range: FieldRange, count: u64) -> Self {
+        let mut need = Self::default();
+        if !range.is_empty() && count > 0 {
+            need.ranges.insert(range, count);
         }
+        need
+    }
+
+    /// `count` elements with the next fields above `field` that have its first byte.
+    pub fn after(field: &[u8], count: u64) -> Self {
+        Self::range(FieldRange::above(field), count)
     }
 
     /// `count` elements behind the one that the value under `field` names.
@@ -133,6 +150,23 @@ impl Need {
         Self {
             fields: BTreeSet::from([field.clone()]),
             behind: BTreeMap::from([(field, count)]),
+            ..Self::default()
+        }
+    }
+
+    /// `count` members with scores in `range`.
+    pub fn scores(range: ScoreRange, count: u64) -> Self {
+        let mut need = Self::default();
+        if !range.is_empty() && count > 0 {
+            need.scores.insert(range, count);
+        }
+        need
+    }
+
+    /// `count` items of a list that have `value`, counted from `side`.
+    pub fn holding(value: Bytes, side: Side, count: u64) -> Self {
+        Self {
+            holding: BTreeMap::from([(Holding { value, side }, count)]),
             ..Self::default()
         }
     }
@@ -151,14 +185,28 @@ impl Need {
         ] {
             *one = one.saturating_add(more);
         }
-        for (field, more) in other.after {
-            let count = self.after.entry(field).or_default();
-            *count = count.saturating_add(more);
+        add_counts(&mut self.ranges, other.ranges);
+        add_counts(&mut self.behind, other.behind);
+        add_counts(&mut self.scores, other.scores);
+        add_counts(&mut self.holding, other.holding);
+    }
+
+    /// How many elements to choose at random: a call that draws one wants one that no
+    /// call has touched, and those that are loaded for another reason may be.
+    pub fn at_random(&self) -> u64 {
+        if self.random == 0 {
+            return 0;
         }
-        for (field, more) in other.behind {
-            let count = self.behind.entry(field).or_default();
-            *count = count.saturating_add(more);
-        }
+        let named = self.fields.len() as u64;
+        let ends = [self.first, self.last, self.lowest, self.highest];
+        let counted = ends
+            .iter()
+            .chain(self.ranges.values())
+            .chain(self.scores.values())
+            .chain(self.holding.values());
+        counted.fold(self.random.saturating_add(named), |sum, count| {
+            sum.saturating_add(*count)
+        })
     }
 
     /// What is known of a collection of `size` elements after what this need asks for was found.
@@ -170,116 +218,82 @@ impl Need {
             self.last,
             self.lowest,
             self.highest,
-            self.random,
+            self.at_random(),
         ];
-        let run = |field: &Bytes, next: Option<&Vec<Bytes>>, count: u64| {
-            let is_full = next.is_some_and(|next| next.len() as u64 >= count);
-            let end = next.and_then(|next| next.last()).filter(|_| is_full);
-            (field.clone(), end.cloned())
-        };
-        let after = self.after.iter().filter(|(_, count)| **count > 0);
-        let after = after.map(|(field, count)| run(field, found.after.get(field), *count));
-        let behind = self.behind.iter().filter(|(_, count)| **count > 0);
-        let behind = behind.filter_map(|(field, count)| {
-            let (cursor, next) = found.behind.get(field)?;
-            Some(run(cursor, Some(next), *count))
-        });
-        Known {
+        let up_to = |last: Option<&Bytes>| Some((Bound::Unbounded, Bound::Included(last?.clone())));
+        let from =
+            |first: Option<&Bytes>| Some((Bound::Included(first?.clone()), Bound::Unbounded));
+        let mut fields: Vec<_> = up_to(found.first.last()).into_iter().collect();
+        fields.extend(from(found.last.first()));
+        for (range, count) in &self.ranges {
+            let found = found.ranges.get(range).map_or(&[][..], Vec::as_slice);
+            fields.push(as_far_as(range.bounds(), range.side, found, *count));
+        }
+        for (field, count) in &self.behind {
+            if let Some((cursor, found)) = found.behind.get(field) {
+                let range = FieldRange::above(cursor);
+                fields.push(as_far_as(range.bounds(), range.side, found, *count));
+            }
+        }
+        let mut known = Known {
             whole: self.whole || counts.iter().any(|count| *count >= counted),
-            up_to: found.first.last().cloned(),
-            from: found.last.first().cloned(),
-            lowest_up_to: found.lowest.last().cloned(),
-            highest_from: found.highest.first().cloned(),
-            runs: after.chain(behind).collect(),
-            none_below: None,
-            none_above: None,
-        }
-    }
-
-    /// The part of `collection` (of which everything is known) that this need
-    /// asks for, as a store would load it.
-    ///
-    /// # Panics
-    /// If not everything is known.
-    pub fn part_of(&self, collection: &Collection) -> Collection {
-        let all: Vec<(&Bytes, &Element)> = collection.iter().expect("it is whole").collect();
-        let found = self.found_in(collection, &all);
-        let known = self.known(collection.kind(), collection.len(), &found);
-        let random = rand::random_range(0..=all.len());
-        let behind = found.behind.values().flat_map(|(_, next)| next);
-        let after = found.after.values().flatten().chain(behind);
-        let ranked = found
-            .lowest
-            .iter()
-            .chain(&found.highest)
-            .map(|ranked| &ranked.field);
-        let mut wanted: BTreeSet<Bytes> = self
-            .fields
-            .iter()
-            .chain(&found.first)
-            .chain(&found.last)
-            .chain(after)
-            .chain(ranked)
-            .cloned()
-            .collect();
-        let chosen = all
-            .iter()
-            .cycle()
-            .skip(random)
-            .take(at_most(self.random, all.len()));
-        wanted.extend(chosen.map(|(field, _)| (*field).clone()));
-        if known.whole {
-            wanted.extend(all.iter().map(|(field, _)| (*field).clone()));
-        }
-        let elements: BTreeMap<Bytes, Option<Element>> = wanted
-            .into_iter()
-            .map(|field| {
-                let element = collection.get(&field).expect("it is whole").cloned();
-                (field, element)
-            })
-            .collect();
-        let meta = collection.meta().clone();
-        Collection::loaded(collection.kind(), collection.len(), meta, known, elements)
-    }
-
-    fn found_in(&self, collection: &Collection, all: &[(&Bytes, &Element)]) -> Found {
-        let names = |part: &[(&Bytes, &Element)]| -> Vec<Bytes> {
-            part.iter().map(|(field, _)| (*field).clone()).collect()
-        };
-        let ranked: Vec<Ranked> = match collection.kind() {
-            Kind::SortedSet => collection
-                .by_rank()
-                .expect("it is whole")
-                .cloned()
-                .collect(),
-            _ => Vec::new(),
-        };
-        let next = |field: &[u8], count: u64| -> Vec<Bytes> {
-            let next = all
+            fields,
+            ranks: self.known_ranks(found),
+            holding: self
+                .holding
                 .iter()
-                .filter(|(other, _)| other[..] > *field && other.first() == field.first());
-            let next = next.take(at_most(count, all.len()));
-            next.map(|(other, _)| (*other).clone()).collect()
+                .map(|(holding, count)| {
+                    let found = found.holding.get(holding).map_or(&[][..], Vec::as_slice);
+                    let all = (Bound::Unbounded, Bound::Unbounded);
+                    let range = as_far_as(all, holding.side, found, *count);
+                    (holding.value.clone(), range)
+                })
+                .collect(),
         };
-        let behind = |(field, count): (&Bytes, &u64)| {
-            let value = &collection.get(field).expect("it is whole")?.value;
-            let cursor = value.slice(..CURSOR_LEN.min(value.len()));
-            let next = next(&cursor, *count);
-            Some((field.clone(), (cursor, next)))
-        };
-        let after = |(field, count): (&Bytes, &u64)| (field.clone(), next(field, *count));
-        Found {
-            first: names(&all[..at_most(self.first, all.len())]),
-            last: names(&all[all.len() - at_most(self.last, all.len())..]),
-            lowest: ranked[..at_most(self.lowest, ranked.len())].to_vec(),
-            highest: ranked[ranked.len() - at_most(self.highest, ranked.len())..].to_vec(),
-            after: self.after.iter().map(after).collect(),
-            behind: self.behind.iter().filter_map(behind).collect(),
+        known.merge();
+        known
+    }
+
+    fn known_ranks(&self, found: &Found) -> Vec<(Bound<Ranked>, Bound<Ranked>)> {
+        let mut ranks = Vec::new();
+        if let Some(last) = found.lowest.last() {
+            ranks.push((Bound::Unbounded, Bound::Included(last.clone())));
         }
+        if let Some(first) = found.highest.first() {
+            ranks.push((Bound::Included(first.clone()), Bound::Unbounded));
+        }
+        for (range, count) in &self.scores {
+            let found = found.scores.get(range).map_or(&[][..], Vec::as_slice);
+            ranks.push(as_far_as(range.bounds(), range.side, found, *count));
+        }
+        ranks
     }
 }
 
-/// `wanted`, or all there are.
-fn at_most(wanted: u64, there: usize) -> usize {
-    usize::try_from(wanted).map_or(there, |wanted| wanted.min(there))
+fn add_counts<K: Ord>(counts: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {
+    for (what, more) in more {
+        let count = counts.entry(what).or_default();
+        *count = count.saturating_add(more);
+    }
+}
+
+/// How far a range is known of which `found` were loaded, `count` at most.
+fn as_far_as<T: Clone>(
+    (low, high): (Bound<T>, Bound<T>),
+    side: Side,
+    found: &[T],
+    count: u64,
+) -> (Bound<T>, Bound<T>) {
+    if (found.len() as u64) < count {
+        return (low, high);
+    }
+    match (side, found.first(), found.last()) {
+        (Side::Lowest, _, Some(last)) => (low, Bound::Included(last.clone())),
+        (Side::Highest, Some(first), _) => (Bound::Included(first.clone()), high),
+        // None was asked for: an empty range.
+        _ => match low {
+            Bound::Included(at) => (Bound::Included(at.clone()), Bound::Excluded(at)),
+            _ => (low, high),
+        },
+    }
 }

@@ -48,7 +48,7 @@ impl Workspace {
     }
 
     /// Whether a call needed more than was loaded: its reply is no answer, and
-    /// all calls must run again on whole values.
+    /// all calls must run again, with [what it wants](Self::take_wanted) loaded too.
     pub fn is_short(&self) -> bool {
         self.is_short
     }
@@ -82,10 +82,14 @@ impl Workspace {
         self.wanted.extend(needs);
     }
 
+    /// How many needs calls have turned out to have so far.
+    pub(super) fn wanted_count(&self) -> usize {
+        self.wanted.len()
+    }
+
     /// Takes out what calls turned out to need beside what [`super::needs`] told,
-    /// since only the keys loaded so far name it (`SORT ... BY weight_*`): load
-    /// it too, and run them all again. Empty after `NotLoaded`: the whole of
-    /// what was needed is to be loaded.
+    /// since only what is loaded so far tells it (`SORT ... BY weight_*`, the number of
+    /// items that an `LTRIM` takes): load it too, and run them all again.
     pub fn take_wanted(&mut self) -> Needs {
         std::mem::take(&mut self.wanted)
     }

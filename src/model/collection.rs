@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::Kind;
+use super::{FieldRange, Kind, Known, ScoreRange, Side};
 
 /// The collection was asked for an element that was not loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,47 +51,6 @@ impl Ord for Ranked {
 impl PartialOrd for Ranked {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
-    }
-}
-
-/// What is known of a collection beside the elements that are there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Everything: what is not there does not exist.
-    pub whole: bool,
-    /// Every field up to this one.
-    pub up_to: Option<Bytes>,
-    /// Every field from this one on.
-    pub from: Option<Bytes>,
-    /// Every member ranked up to this one.
-    pub lowest_up_to: Option<Ranked>,
-    /// Every member ranked from this one on.
-    pub highest_from: Option<Ranked>,
-    /// Every field above the first and up to the second; `None`: up to the last
-    /// field with the same first byte.
-    pub runs: Vec<(Bytes, Option<Bytes>)>,
-    /// Fields below this one did not exist.
-    pub none_below: Option<Bytes>,
-    /// Fields above this one did not exist.
-    pub none_above: Option<Bytes>,
-}
-
-impl Known {
-    /// Whether a field that is not among the elements is known to be absent.
-    fn covers(&self, field: &[u8]) -> bool {
-        let in_run = |(after, up_to): &(Bytes, Option<Bytes>)| {
-            field > after
-                && match up_to {
-                    Some(end) => field <= end,
-                    None => field.first() == after.first(),
-                }
-        };
-        self.whole
-            || self.up_to.as_ref().is_some_and(|end| field <= end)
-            || self.from.as_ref().is_some_and(|start| field >= start)
-            || self.none_below.as_ref().is_some_and(|low| field < low)
-            || self.none_above.as_ref().is_some_and(|high| field > high)
-            || self.runs.iter().any(in_run)
     }
 }
 
@@ -197,9 +156,14 @@ impl Collection {
     /// Says that fields below and above these did not exist when the collection
     /// was loaded: a type that keeps its ends in `meta` knows it, and can add
     /// beyond them without having loaded anything.
-    pub fn set_bounds(&mut self, none_below: Option<Bytes>, none_above: Option<Bytes>) {
-        self.known.none_below = none_below;
-        self.known.none_above = none_above;
+    pub fn set_bounds(&mut self, none_below: Bytes, none_above: Bytes) {
+        let below = (Bound::Unbounded, Bound::Excluded(none_below));
+        let above = (Bound::Excluded(none_above), Bound::Unbounded);
+        for range in [below, above] {
+            if !self.known.fields.contains(&range) {
+                self.known.fields.push(range);
+            }
+        }
     }
 
     /// Says that nothing stood under `field` when the collection was loaded: the
@@ -266,12 +230,12 @@ impl Collection {
     /// The elements whose fields are in `range`, in the order of the fields.
     ///
     /// # Errors
-    /// Unless everything is known.
+    /// Unless everything in it is known.
     pub fn range(
         &self,
         range: (Bound<&[u8]>, Bound<&[u8]>),
     ) -> Result<impl DoubleEndedIterator<Item = (&Bytes, &Element)> + Clone, NotLoaded> {
-        if !self.known.whole {
+        if !self.known.has_fields(range) && !self.is_all_known() {
             return Err(NotLoaded);
         }
         Ok(self
@@ -280,18 +244,18 @@ impl Collection {
             .filter_map(|(field, element)| Some((field, element.as_ref()?))))
     }
 
+    /// Whether every element is known. (What is kept of a stream's groups does not
+    /// count for its size.)
+    fn is_all_known(&self) -> bool {
+        self.known.whole || self.kind != Kind::Stream && self.present().count() as u64 == self.size
+    }
+
     /// The element with the lowest field.
     ///
     /// # Errors
     /// If it is not known which that is.
     pub fn first(&self) -> Result<Option<(&Bytes, &Element)>, NotLoaded> {
-        let mut present = self.elements.iter();
-        let found = present.find_map(|(field, element)| Some((field, element.as_ref()?)));
-        let (up_to, below) = (&self.known.up_to, &self.known.none_below);
-        self.end(found, |field| {
-            up_to.as_ref().is_some_and(|end| field <= end)
-                || below.as_ref().is_some_and(|low| field <= low)
-        })
+        Ok(self.head(1)?.first().copied())
     }
 
     /// The element with the highest field.
@@ -299,13 +263,7 @@ impl Collection {
     /// # Errors
     /// If it is not known which that is.
     pub fn last(&self) -> Result<Option<(&Bytes, &Element)>, NotLoaded> {
-        let mut present = self.elements.iter().rev();
-        let found = present.find_map(|(field, element)| Some((field, element.as_ref()?)));
-        let (from, above) = (&self.known.from, &self.known.none_above);
-        self.end(found, |field| {
-            from.as_ref().is_some_and(|start| field >= start)
-                || above.as_ref().is_some_and(|high| field >= high)
-        })
+        Ok(self.tail(1)?.first().copied())
     }
 
     /// The `count` elements with the lowest fields, in the order of their fields;
@@ -314,11 +272,7 @@ impl Collection {
     /// # Errors
     /// If it is not known which these are.
     pub fn head(&self, count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
-        let (up_to, below) = (&self.known.up_to, &self.known.none_below);
-        self.run_from_end(self.present(), count, |field| {
-            up_to.as_ref().is_some_and(|end| field <= end)
-                || below.as_ref().is_some_and(|low| field <= low)
-        })
+        self.some_of((Bound::Unbounded, Bound::Unbounded), Side::Lowest, count)
     }
 
     /// The `count` elements with the highest fields, in the order of their
@@ -327,72 +281,70 @@ impl Collection {
     /// # Errors
     /// If it is not known which these are.
     pub fn tail(&self, count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
-        let (from, above) = (&self.known.from, &self.known.none_above);
-        let mut found = self.run_from_end(self.present().rev(), count, |field| {
-            from.as_ref().is_some_and(|start| field >= start)
-                || above.as_ref().is_some_and(|high| field >= high)
-        })?;
-        found.reverse();
-        Ok(found)
-    }
-
-    fn run_from_end<'a>(
-        &self,
-        present: impl Iterator<Item = (&'a Bytes, &'a Element)>,
-        count: u64,
-        is_known: impl Fn(&Bytes) -> bool,
-    ) -> Result<Vec<(&'a Bytes, &'a Element)>, NotLoaded> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let found: Vec<_> = present.take(count).collect();
-        // What is kept of a stream's groups is not counted.
-        let is_all = self.kind != Kind::Stream && found.len() as u64 == self.size;
-        let is_known = self.known.whole
-            || is_all
-            || found.len() == count && found.last().is_none_or(|(field, _)| is_known(field));
-        is_known.then_some(found).ok_or(NotLoaded)
+        self.some_of((Bound::Unbounded, Bound::Unbounded), Side::Highest, count)
     }
 
     /// The first `count` elements above `field` whose fields have the same first byte.
     ///
     /// # Errors
     /// If it is not known which these are.
-    pub fn after(&self, field: &[u8], count: usize) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
-        let above = (Bound::Excluded(field), Bound::Unbounded);
-        let found: Vec<(&Bytes, &Element)> = self
-            .elements
-            .range::<[u8], _>(above)
-            .take_while(|(next, _)| next.first() == field.first())
-            .filter_map(|(next, element)| Some((next, element.as_ref()?)))
-            .take(count)
-            .collect();
-        let is_run = |(after, up_to): &(Bytes, Option<Bytes>)| {
-            after <= field
-                && match up_to {
-                    Some(end) => found.len() == count && found.last().is_none_or(|l| l.0 <= end),
-                    None => after.first() == field.first(),
-                }
-        };
-        let is_known = self.known.whole
-            || self
-                .known
-                .none_above
-                .as_ref()
-                .is_some_and(|high| field >= high)
-            || self.known.runs.iter().any(is_run);
+    pub fn after(&self, field: &[u8], count: u64) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        self.in_range(&FieldRange::above(field), count)
+    }
+
+    /// The `count` elements of `range` that are nearest to its side, in the order of
+    /// their fields; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn in_range(
+        &self,
+        range: &FieldRange,
+        count: u64,
+    ) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bounds = (
+            Bound::Included(&range.from[..]),
+            Bound::Excluded(&range.below[..]),
+        );
+        self.some_of(bounds, range.side, count)
+    }
+
+    fn some_of(
+        &self,
+        bounds: (Bound<&[u8]>, Bound<&[u8]>),
+        side: Side,
+        count: u64,
+    ) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let range = self.elements.range::<[u8], _>(bounds);
+        let present = range.filter_map(|(field, element)| Some((field, element.as_ref()?)));
+        let found = nearest(present, side, count);
+        let looked_at = cut(bounds, side, &found, count, |(field, _)| &field[..]);
+        let is_known = count == 0 || self.known.has_fields(looked_at) || self.is_all_known();
         is_known.then_some(found).ok_or(NotLoaded)
     }
 
-    fn end<'a>(
+    /// The `count` items with `value` that are nearest to a side, in the order of
+    /// their fields; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn holding(
         &self,
-        found: Option<(&'a Bytes, &'a Element)>,
-        is_known: impl Fn(&Bytes) -> bool,
-    ) -> Result<Option<(&'a Bytes, &'a Element)>, NotLoaded> {
-        match found {
-            _ if self.known.whole => Ok(found),
-            Some((field, _)) if is_known(field) => Ok(found),
-            None if self.size == 0 => Ok(None),
-            _ => Err(NotLoaded),
-        }
+        value: &[u8],
+        side: Side,
+        count: u64,
+    ) -> Result<Vec<(&Bytes, &Element)>, NotLoaded> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let equal = self.present().filter(|(_, element)| element.value == value);
+        let found = nearest(equal, side, count);
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let looked_at = cut(all, side, &found, count, |(field, _)| &field[..]);
+        let is_known = self.known.has_holding(value, looked_at) || self.is_all_known();
+        is_known.then_some(found).ok_or(NotLoaded)
     }
 
     /// The members of a sorted set by score, then by member.
@@ -403,24 +355,50 @@ impl Collection {
         &self,
     ) -> Result<impl DoubleEndedIterator<Item = &Ranked> + ExactSizeIterator + Clone, NotLoaded>
     {
-        self.known
-            .whole
+        (self.known.whole || self.ranked.len() as u64 == self.size)
             .then(|| self.ranked.iter())
             .ok_or(NotLoaded)
     }
 
-    /// The members of a sorted set from `from` on, by score, then by member.
+    /// The members of a sorted set in `range`, by score, then by member.
     ///
     /// # Errors
-    /// Unless everything is known.
+    /// Unless everything in it is known.
     pub fn ranked_range(
         &self,
         range: (Bound<&Ranked>, Bound<&Ranked>),
     ) -> Result<impl DoubleEndedIterator<Item = &Ranked> + Clone, NotLoaded> {
-        if !self.known.whole {
+        if self.ranked.len() as u64 != self.size && !self.known.has_ranks(range) {
             return Err(NotLoaded);
         }
         Ok(self.ranked.range::<Ranked, _>(range))
+    }
+
+    /// The `count` members of a sorted set with scores in `range` that are nearest to
+    /// its side, by score, then by member; fewer only if there are no more.
+    ///
+    /// # Errors
+    /// If it is not known which these are.
+    pub fn scored(&self, range: &ScoreRange, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (low, high) = range.bounds();
+        self.some_ranked((low.as_ref(), high.as_ref()), range.side, count)
+    }
+
+    fn some_ranked(
+        &self,
+        bounds: (Bound<&Ranked>, Bound<&Ranked>),
+        side: Side,
+        count: u64,
+    ) -> Result<Vec<&Ranked>, NotLoaded> {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let found = nearest(self.ranked.range::<Ranked, _>(bounds), side, count);
+        let looked_at = cut(bounds, side, &found, count, |ranked| *ranked);
+        let is_known =
+            count == 0 || self.ranked.len() as u64 == self.size || self.known.has_ranks(looked_at);
+        is_known.then_some(found).ok_or(NotLoaded)
     }
 
     /// The member of a sorted set with the lowest score.
@@ -428,12 +406,7 @@ impl Collection {
     /// # Errors
     /// If it is not known which that is.
     pub fn lowest(&self) -> Result<Option<&Ranked>, NotLoaded> {
-        match (self.ranked.first(), &self.known.lowest_up_to) {
-            (found, _) if self.known.whole => Ok(found),
-            (Some(found), Some(end)) if found <= end => Ok(Some(found)),
-            _ if self.size == 0 => Ok(None),
-            _ => Err(NotLoaded),
-        }
+        Ok(self.bottom(1)?.first().copied())
     }
 
     /// The member of a sorted set with the highest score.
@@ -441,12 +414,7 @@ impl Collection {
     /// # Errors
     /// If it is not known which that is.
     pub fn highest(&self) -> Result<Option<&Ranked>, NotLoaded> {
-        match (self.ranked.last(), &self.known.highest_from) {
-            (found, _) if self.known.whole => Ok(found),
-            (Some(found), Some(start)) if found >= start => Ok(Some(found)),
-            _ if self.size == 0 => Ok(None),
-            _ => Err(NotLoaded),
-        }
+        Ok(self.top(1)?.first().copied())
     }
 
     /// The `count` members of a sorted set with the lowest scores, from the lowest
@@ -455,10 +423,7 @@ impl Collection {
     /// # Errors
     /// If it is not known which these are.
     pub fn bottom(&self, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
-        self.ranked_run(self.ranked.iter(), count, |ranked| {
-            let end = self.known.lowest_up_to.as_ref();
-            end.is_some_and(|end| ranked <= end)
-        })
+        self.some_ranked((Bound::Unbounded, Bound::Unbounded), Side::Lowest, count)
     }
 
     /// The `count` members of a sorted set with the highest scores, from the
@@ -467,24 +432,10 @@ impl Collection {
     /// # Errors
     /// If it is not known which these are.
     pub fn top(&self, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
-        self.ranked_run(self.ranked.iter().rev(), count, |ranked| {
-            let start = self.known.highest_from.as_ref();
-            start.is_some_and(|start| ranked >= start)
-        })
-    }
-
-    fn ranked_run<'a>(
-        &self,
-        ranked: impl Iterator<Item = &'a Ranked>,
-        count: u64,
-        is_known: impl Fn(&Ranked) -> bool,
-    ) -> Result<Vec<&'a Ranked>, NotLoaded> {
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let found: Vec<&Ranked> = ranked.take(count).collect();
-        let is_known = self.known.whole
-            || self.ranked.len() as u64 == self.size
-            || found.len() == count && found.last().is_none_or(|last| is_known(last));
-        is_known.then_some(found).ok_or(NotLoaded)
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let mut found = self.some_ranked(all, Side::Highest, count)?;
+        found.reverse();
+        Ok(found)
     }
 
     /// Notes how the cache repeats a change: needed for lists and streams, and
@@ -540,6 +491,39 @@ impl Collection {
     }
 }
 
+/// The `count` nearest to a side, in their order.
+fn nearest<T>(all: impl DoubleEndedIterator<Item = T>, side: Side, count: usize) -> Vec<T> {
+    match side {
+        Side::Lowest => all.take(count).collect(),
+        Side::Highest => {
+            let mut found: Vec<T> = all.rev().take(count).collect();
+            found.reverse();
+            found
+        }
+    }
+}
+
+/// The part of a range that is looked at to find these: as far as the last of them, if they
+/// are as many as were looked for.
+fn cut<'a, T, U: ?Sized>(
+    range: (Bound<&'a U>, Bound<&'a U>),
+    side: Side,
+    found: &[T],
+    count: usize,
+    place: impl Fn(&T) -> &'a U,
+) -> (Bound<&'a U>, Bound<&'a U>) {
+    let ends = (found.first(), found.last());
+    match (side, ends) {
+        (Side::Lowest, (_, Some(last))) if found.len() == count => {
+            (range.0, Bound::Included(place(last)))
+        }
+        (Side::Highest, (Some(first), _)) if found.len() == count => {
+            (Bound::Included(place(first)), range.1)
+        }
+        _ => range,
+    }
+}
+
 /// The fields of a stream's entries begin with this byte.
 pub const STREAM_ENTRY: u8 = b'e';
 
@@ -585,7 +569,7 @@ mod tests {
     #[test]
     fn an_end_is_known_as_far_as_it_was_loaded() {
         let known = Known {
-            up_to: Some("b".into()),
+            fields: vec![(Bound::Unbounded, Bound::Included("b".into()))],
             ..Known::default()
         };
         let mut list = part(Kind::List, known, &[("a", Some(0.0)), ("b", Some(0.0))]);
@@ -606,11 +590,12 @@ mod tests {
 
     #[test]
     fn ranks_follow_their_members() {
+        let second = Ranked {
+            rank: 2.0,
+            field: "b".into(),
+        };
         let known = Known {
-            lowest_up_to: Some(Ranked {
-                rank: 2.0,
-                field: "b".into(),
-            }),
+            ranks: vec![(Bound::Unbounded, Bound::Included(second))],
             ..Known::default()
         };
         let mut zset = part(

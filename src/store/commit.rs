@@ -135,6 +135,15 @@ impl<'a> Change<'a> {
         matches!(self.effect, Effect::Whole(_) | Effect::Delete)
     }
 
+    /// When the key ends from now on.
+    fn expires_at(&self) -> Option<UnixMs> {
+        match self.effect {
+            Effect::Whole(entry) | Effect::Delta(entry) => entry.expires_at,
+            Effect::Expiry(at) => *at,
+            Effect::Delete => None,
+        }
+    }
+
     fn collection(&self) -> Option<&'a Collection> {
         match self.effect {
             Effect::Whole(entry) | Effect::Delta(entry) => match &entry.value {
@@ -177,6 +186,8 @@ pub struct Session {
     change: Statement,
     /// Numbers for new contents.
     contents: Mutex<Range<i64>>,
+    /// How many bytes of collections may be loaded at once.
+    load_limit: usize,
 }
 
 impl Session {
@@ -204,6 +215,7 @@ impl Session {
             set_expiry,
             change,
             contents: Mutex::new(0..0),
+            load_limit: store.load_limit(),
         })
     }
 
@@ -254,7 +266,12 @@ impl Session {
         let (_, guard, (locked, now)) = tokio::try_join!(
             self.execute("BEGIN"),
             self.guard(attempt),
-            load::lock_and_load(&self.client, (&self.load, &self.after_locks), requests),
+            load::lock_and_load(
+                &self.client,
+                (&self.load, &self.after_locks),
+                requests,
+                self.load_limit,
+            ),
         )?;
         Ok((guard, locked, now))
     }
@@ -405,31 +422,6 @@ impl Session {
         Ok(content)
     }
 
-    /// Changes the rows of collections whose elements were changed.
-    async fn change(
-        &self,
-        changes: &[Change<'_>],
-        indices: &[usize],
-    ) -> Result<Vec<(usize, Version)>, StoreError> {
-        if indices.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
-        let expiries: Vec<Option<i64>> = indices
-            .iter()
-            .map(|&index| match changes[index].effect {
-                Effect::Delta(entry) => entry.expires_at.map(|at| at.0),
-                _ => None,
-            })
-            .collect();
-        let (sizes, metas) = sizes_and_metas(changes, indices);
-        let values: [&(dyn ToSql + Sync); 5] = [&dbs, &names, &expiries, &sizes, &metas];
-        let rows = self.client.query(&self.change, &values).await?;
-        rows.iter()
-            .map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?))))
-            .collect()
-    }
-
     /// Leaves to the sweep what whole collections replace.
     async fn discard(&self, changes: &[Change<'_>]) -> Result<(), StoreError> {
         let replaced: Vec<i64> = changes
@@ -444,10 +436,33 @@ impl Session {
         Ok(())
     }
 
+    /// Changes the rows of collections whose elements were changed.
+    async fn change(
+        &self,
+        changes: &[Change<'_>],
+        indices: &[usize],
+    ) -> Result<Vec<(usize, Version)>, StoreError> {
+        let (sizes, metas) = sizes_and_metas(changes, indices);
+        self.update(&self.change, changes, indices, &[&sizes, &metas])
+            .await
+    }
+
     async fn set_expiries(
         &self,
         changes: &[Change<'_>],
         indices: &[usize],
+    ) -> Result<Vec<(usize, Version)>, StoreError> {
+        self.update(&self.set_expiry, changes, indices, &[]).await
+    }
+
+    /// Runs a statement on rows that the load locked, whose arguments are these rows' keys, their
+    /// new expiries and `more`. Returns which of `indices` got which version.
+    async fn update(
+        &self,
+        statement: &Statement,
+        changes: &[Change<'_>],
+        indices: &[usize],
+        more: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<(usize, Version)>, StoreError> {
         if indices.is_empty() {
             return Ok(Vec::new());
@@ -455,15 +470,11 @@ impl Session {
         let (dbs, names) = load::columns(indices.iter().map(|&index| changes[index].key));
         let expiries: Vec<Option<i64>> = indices
             .iter()
-            .map(|&index| match changes[index].effect {
-                Effect::Expiry(at) => at.map(|at| at.0),
-                _ => None,
-            })
+            .map(|&index| changes[index].expires_at().map(|at| at.0))
             .collect();
-        let rows = self
-            .client
-            .query(&self.set_expiry, &[&dbs, &names, &expiries])
-            .await?;
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&dbs, &names, &expiries];
+        values.extend_from_slice(more);
+        let rows = self.client.query(statement, &values).await?;
         rows.iter()
             .map(|row| Ok((load::ordinal(row)?, Version(row.try_get(1)?))))
             .collect()

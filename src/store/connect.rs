@@ -26,6 +26,8 @@ const SESSION: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_me
 pub struct Store {
     pool: Pool,
     clock: RemoteClock,
+    /// How many bytes of collections may be loaded at once.
+    load_limit: usize,
 }
 
 impl Store {
@@ -77,6 +79,7 @@ impl Store {
         Ok(Self {
             pool,
             clock: RemoteClock::new(),
+            load_limit: settings.load_limit.as_usize(),
         })
     }
 
@@ -89,6 +92,10 @@ impl Store {
             }
             other => StoreError::Unreachable(other.to_string()),
         })
+    }
+
+    pub(super) fn load_limit(&self) -> usize {
+        self.load_limit
     }
 
     /// The store's clock.
@@ -108,7 +115,8 @@ impl Store {
 
     /// Reads `requests`, at least one, from one snapshot.
     pub async fn snapshot(&self, requests: &[LoadRequest]) -> Result<Snapshot, StoreError> {
-        let snapshot = load::snapshot(&mut self.connection().await?, requests).await?;
+        let client = &mut self.connection().await?;
+        let snapshot = load::snapshot(client, requests, self.load_limit).await?;
         self.clock.set(snapshot.now);
         Ok(snapshot)
     }

@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The server refused the statement.
     #[error("PostgreSQL refused: {}", describe(.0))]
     Refused(#[source] tokio_postgres::Error),
+    /// More would have to be loaded at once than so many bytes.
+    #[error("this needs more than {} MB of data at once (postgres.load_limit)", .0 >> 20)]
+    TooLarge(usize),
     /// The schema is newer than this program, or not Freshet's.
     #[error("{0}")]
     Schema(String),

@@ -6,7 +6,7 @@ use deadpool_postgres::Object;
 use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Row, Statement};
 
-use super::elements::{self, Header, Part, Wanted};
+use super::parts::{self, Header, Loading, Part, Room, Wanted};
 use super::{FenceState, StoreError};
 use crate::engine::{Content, Loaded, Need};
 use crate::model::{Generation, Key, Kind, UnixMs, Value, Version};
@@ -74,10 +74,14 @@ impl LoadRequest {
         Self::new(key, Need::header())
     }
 
-    /// The same, but of a large collection only what its own need says.
-    fn cut(&self, header: Option<&Header>) -> Self {
+    /// The same, but of a collection of more elements than `above`, or than it says
+    /// itself, only what its own need for that says.
+    fn cut(&self, header: Option<&Header>, above: u64) -> Self {
         let large = self.of_large.as_ref();
-        let large = large.filter(|large| header.is_some_and(|header| header.size > large.above));
+        let large = large.filter(|large| {
+            let above = large.above.min(above);
+            header.is_some_and(|header| header.size > above)
+        });
         let need = large.map_or(&self.need, |large| &large.need);
         Self::new(self.key.clone(), need.clone())
     }
@@ -115,18 +119,36 @@ pub struct Snapshot {
     pub state: FenceState,
 }
 
-/// Reads `requests`, at least one, from one snapshot. Whoever asks for elements of
-/// a collection pays a second round trip.
+/// Reads `requests`, at least one, from one snapshot, of which collections may be
+/// `load_limit` bytes. Whoever asks for elements of a collection pays a second round trip.
 pub(super) async fn snapshot(
     client: &mut Object,
     requests: &[LoadRequest],
+    load_limit: usize,
 ) -> Result<Snapshot, StoreError> {
     let (found, headers) = read_rows(client, requests).await?;
     if headers.iter().all(Option::is_none) {
         return Ok(found);
     }
-    // The rows once more: they must be of the same snapshot as their elements.
+    match read_elements(client, requests, u64::MAX, load_limit).await {
+        // Few elements, but long ones: then they count as a large collection.
+        Err(StoreError::TooLarge(_)) if requests.iter().any(|r| r.of_large.is_some()) => {
+            read_elements(client, requests, 0, load_limit).await
+        }
+        read => read,
+    }
+}
+
+/// The rows once more, since they must be of the same snapshot as their elements,
+/// and these. A collection of more elements than `above` is large in any case.
+async fn read_elements(
+    client: &mut Object,
+    requests: &[LoadRequest],
+    above: u64,
+    load_limit: usize,
+) -> Result<Snapshot, StoreError> {
     const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let room = Room::new(load_limit);
     let read = async {
         let (_, (mut found, headers)) = tokio::try_join!(
             async { Ok(client.batch_execute(BEGIN).await?) },
@@ -135,11 +157,16 @@ pub(super) async fn snapshot(
         let requests: Vec<LoadRequest> = requests
             .iter()
             .zip(&headers)
-            .map(|(request, header)| request.cut(header.as_ref()))
+            .map(|(request, header)| request.cut(header.as_ref(), above))
             .collect();
         let wanted: Vec<Wanted<'_>> = requests.iter().map(LoadRequest::wanted).collect();
-        let mut parts = elements::load_parts(client, &wanted).await?;
-        fill_in(client, &requests, &headers, &mut parts).await?;
+        let loading = Loading {
+            client,
+            wanted: &wanted,
+            room: &room,
+        };
+        let mut parts = Box::pin(loading.parts()).await?;
+        fill_in(loading, &headers, &mut parts).await?;
         for (((loaded, header), request), part) in found
             .keys
             .iter_mut()
@@ -193,45 +220,49 @@ async fn read_rows(
 
 /// Loads all elements of those collections of which the whole is wanted.
 async fn fill_in(
-    client: &Object,
-    requests: &[LoadRequest],
+    loading: Loading<'_>,
     headers: &[Option<Header>],
     parts: &mut [Part],
 ) -> Result<(), StoreError> {
-    let whole: Vec<usize> = (0..requests.len())
-        .filter(|&index| requests[index].need.whole && headers[index].is_some())
+    let whole: Vec<usize> = (0..headers.len())
+        .filter(|&index| loading.wanted[index].need.whole && headers[index].is_some())
         .collect();
-    if whole.is_empty() {
-        return Ok(());
-    }
-    let wanted: Vec<Wanted<'_>> = requests.iter().map(LoadRequest::wanted).collect();
-    elements::load_whole(client, &wanted, &whole, parts).await
+    loading.whole(&whole, parts).await
 }
 
 /// Puts the collection in place of its bare header.
 fn complete(loaded: &mut Loaded, header: Option<&Header>, need: &Need, part: Part) {
     if let Some(header) = header {
-        let collection = elements::assemble(header, need, part);
+        let collection = parts::assemble(header, need, part);
         loaded.content = Content::Value(Value::Collection(Box::new(collection)));
     }
 }
 
 /// Locks and loads `requests` (in key order, each key once) within a transaction.
-/// Returns them in the same order, and the store's time after the locks.
+/// Returns them in the same order, and the store's time after the locks. Of collections
+/// no more than `load_limit` bytes are loaded.
 pub(super) async fn lock_and_load(
     client: &Object,
     statements: (&Statement, &Statement),
     requests: &[LoadRequest],
+    load_limit: usize,
 ) -> Result<(Vec<Locked>, UnixMs), StoreError> {
     let (dbs, names) = columns(requests.iter().map(|r| &r.key));
     let want: Vec<bool> = requests.iter().map(|r| r.need.whole).collect();
     let values: [&(dyn ToSql + Sync); 4] = [&dbs, &names, &want, &SMALL_VALUE_BYTES];
     let wanted: Vec<Wanted<'_>> = requests.iter().map(LoadRequest::wanted).collect();
+    let room = Room::new(load_limit);
+    let loading = Loading {
+        client,
+        wanted: &wanted,
+        room: &room,
+    };
     // Sent in this order, so that what follows the locks sees what they waited for.
     let (rows, after, mut parts) = tokio::try_join!(
         async { Ok(client.query(statements.0, &values).await?) },
         async { Ok(client.query_one(statements.1, &[]).await?) },
-        elements::load_parts(client, &wanted),
+        // Several statements at once are a large future.
+        Box::pin(loading.parts()),
     )?;
     let now = UnixMs(after.try_get(0)?);
     let purged = Version(after.try_get(1)?);
@@ -256,7 +287,7 @@ pub(super) async fn lock_and_load(
             content_id: row.try_get(7)?,
         };
     }
-    fill_in(client, requests, &headers, &mut parts).await?;
+    fill_in(loading, &headers, &mut parts).await?;
     for (((locked, header), request), part) in
         found.iter_mut().zip(&headers).zip(requests).zip(parts)
     {

@@ -7,6 +7,7 @@ mod error;
 mod fence;
 mod keyspace;
 mod load;
+mod parts;
 mod purge;
 mod schema;
 

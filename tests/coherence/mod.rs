@@ -3,6 +3,7 @@
 mod atomicity;
 mod blocking;
 mod collections;
+mod cost;
 mod durability;
 mod eviction;
 mod order;

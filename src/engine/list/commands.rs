@@ -28,8 +28,8 @@ pub(in super::super) const COMMANDS: &[Family] = &[
     Family::new("LINDEX", needs::index, read::lindex),
     Family::new("LPOS", needs::whole, read::lpos),
     Family::new("LSET", needs::index, middle::lset),
-    Family::new("LINSERT", needs::whole, middle::linsert),
-    Family::new("LREM", needs::whole, middle::lrem),
+    Family::new("LINSERT", needs::linsert, middle::linsert),
+    Family::new("LREM", needs::lrem, middle::lrem),
     Family::new("LTRIM", needs::ltrim, middle::ltrim),
 ];
 

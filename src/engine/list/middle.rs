@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 
-use super::super::Refusal;
 use super::super::dispatch::Run;
+use super::super::{Need, Refusal};
+use super::needs::equal_items;
 use super::place::{self, End, Found};
 use super::read::{at, range};
-use crate::model::{Kind, Reply};
+use crate::model::{Kind, NotLoaded, Reply, Side};
 
 /// The call as the cache repeats it: without the key.
 fn repeated(run: &Run<'_>) -> Vec<Bytes> {
@@ -17,11 +18,11 @@ fn repeated(run: &Run<'_>) -> Vec<Bytes> {
 }
 
 pub(super) fn lset(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
+    if run.collection(&run.key(1), Kind::List)?.is_none() {
         return Err(Refusal::NoSuchKey);
-    };
+    }
     let index = run.integer(2)?;
-    let found = at(list, index)?.ok_or(Refusal::Other("ERR index out of range"))?;
+    let found = at(run, index)?.ok_or(Refusal::Other("ERR index out of range"))?;
     let (value, repeated) = (run.arg_bytes(3), repeated(run));
     run.edit(1, Kind::List, |list| {
         place::replace(list, &found, value)?;
@@ -31,23 +32,30 @@ pub(super) fn lset(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 }
 
 pub(super) fn linsert(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let distance = if run.is(2, "AFTER") {
-        1
+    let side = if run.is(2, "AFTER") {
+        Side::Highest
     } else if run.is(2, "BEFORE") {
-        0
+        Side::Lowest
     } else {
         return Err(Refusal::Syntax);
     };
     let Some(list) = run.collection(&run.key(1), Kind::List)? else {
         return Ok(Reply::Integer(0));
     };
-    let pivot = run.arg(3);
-    let Some(index) = list.iter()?.position(|(_, item)| item.value == pivot) else {
+    let found = list.holding(run.arg(3), Side::Lowest, 1)?;
+    let Some(pivot) = found.first().copied().map(Found::new) else {
         return Ok(Reply::Integer(-1));
+    };
+    let gap = match place::gap(list, &pivot, side) {
+        Ok(gap) => gap,
+        Err(NotLoaded) => {
+            let need = place::surroundings(&pivot);
+            return Err(run.want(1, need));
+        }
     };
     let (value, repeated) = (run.arg_bytes(4), repeated(run));
     run.edit(1, Kind::List, |list| {
-        place::insert(list, index + distance, value)?;
+        place::insert(list, gap, value)?;
         list.log(repeated);
         Ok(Reply::Integer(list.len() as i64))
     })
@@ -58,17 +66,9 @@ pub(super) fn lrem(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(list) = run.collection(&run.key(1), Kind::List)? else {
         return Ok(Reply::Integer(0));
     };
-    let wanted = run.arg(3);
-    let equal = list.iter()?.filter(|(_, item)| item.value == wanted);
-    let most = match count {
-        0 => usize::MAX,
-        count => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
-    };
-    let found: Vec<Found> = if count < 0 {
-        equal.rev().take(most).map(Found::new).collect()
-    } else {
-        equal.take(most).map(Found::new).collect()
-    };
+    let (side, most) = equal_items(count);
+    let found = list.holding(run.arg(3), side, most)?;
+    let found: Vec<Found> = found.into_iter().map(Found::new).collect();
     if found.is_empty() {
         return Ok(Reply::Integer(0));
     }
@@ -90,8 +90,14 @@ pub(super) fn ltrim(run: &mut Run<'_>) -> Result<Reply, Refusal> {
         run.workspace.delete(run.key(1));
         return Ok(Reply::OK);
     }
-    let before = place::nearest(list, End::Head, stays.start)?;
-    let behind = place::nearest(list, End::Tail, list.len() - stays.end)?;
+    let (before, behind) = (stays.start, list.len() - stays.end);
+    let cut = place::nearest(list, End::Head, before)
+        .and_then(|head| Ok((head, place::nearest(list, End::Tail, behind)?)));
+    let Ok((before, behind)) = cut else {
+        let mut need = Need::first(before);
+        need.add(Need::last(behind));
+        return Err(run.want(1, need));
+    };
     if before.is_empty() && behind.is_empty() {
         return Ok(Reply::OK);
     }

@@ -3,15 +3,22 @@
 //! A command whose arguments are refused before it looks at its key, or that
 //! finds nothing to do by the list's length alone, needs the header.
 
+use std::ops::Range;
+
 use super::super::need::{Need, Needs};
 use super::options::{MultiPop, Transfer};
 use super::place::End;
 use crate::command::{Call, args};
-use crate::model::{Db, Key};
+use crate::model::{Db, Key, Side};
 
 /// The most items that `LTRIM` hopes to have to take from an end, where only
 /// the length of the list tells: a list that is cut after every push.
 const TRIMMED_USUALLY: u64 = 16;
+/// An item so far from an end is not loaded before the list's length is known: it may be
+/// beyond the other end, or nearer to that.
+const FAR: i64 = 128;
+/// The same, counted from the tail.
+const FAR_BACK: i64 = -FAR;
 
 fn of_key(call: &Call, db: Db, need: Need) -> Needs {
     Needs::from_iter([(Key::new(db, call.request.arg_bytes(1)), need)])
@@ -68,23 +75,65 @@ pub(super) fn transfer(call: &Call, db: Db) -> Needs {
     Needs::from_iter([(key(1), need), (key(2), Need::header())])
 }
 
-/// `LINDEX` and `LSET`.
+/// `LINDEX` and `LSET`. Which end of the list is nearer to an item far inside, only its
+/// length tells.
 pub(super) fn index(call: &Call, db: Db) -> Needs {
     let need = match integer(call, 2) {
-        Some(index @ 0..) => Need::first(index.unsigned_abs().saturating_add(1)),
-        Some(index) => Need::last(index.unsigned_abs()),
-        None => Need::header(),
+        Some(index @ 0..FAR) => Need::first(index.unsigned_abs() + 1),
+        Some(index @ FAR_BACK..0) => Need::last(index.unsigned_abs()),
+        _ => Need::header(),
     };
     of_key(call, db, need)
 }
 
+/// The items from one end to those numbered `range` of a list of `length`, by the shorter way.
+pub(super) fn from_nearer_end(range: &Range<u64>, length: u64) -> Need {
+    let from_tail = length.saturating_sub(range.start);
+    if range.end <= from_tail {
+        Need::first(range.end)
+    } else {
+        Need::last(from_tail)
+    }
+}
+
+/// `LINSERT`: the first item with the pivot's value. What stands beside it is asked for
+/// when it is known where that is.
+pub(super) fn linsert(call: &Call, db: Db) -> Needs {
+    let pivot = call.request.arg_bytes(3);
+    of_key(call, db, Need::holding(pivot, Side::Lowest, 1))
+}
+
+/// `LREM`.
+pub(super) fn lrem(call: &Call, db: Db) -> Needs {
+    let Some(count) = integer(call, 2) else {
+        return header(call, db);
+    };
+    let (side, most) = equal_items(count);
+    of_key(
+        call,
+        db,
+        Need::holding(call.request.arg_bytes(3), side, most),
+    )
+}
+
+/// From which side and how many items `LREM` takes out.
+pub(super) fn equal_items(count: i64) -> (Side, u64) {
+    match count {
+        0 => (Side::Lowest, u64::MAX),
+        1.. => (Side::Lowest, count.unsigned_abs()),
+        _ => (Side::Highest, count.unsigned_abs()),
+    }
+}
+
 pub(super) fn lrange(call: &Call, db: Db) -> Needs {
     let need = match (integer(call, 2), integer(call, 3)) {
-        (Some(start @ 0..), Some(end @ 0..)) if start <= end => {
-            Need::first(end.unsigned_abs().saturating_add(1))
+        (Some(start @ 0..), Some(end @ 0..FAR)) if start <= end => {
+            Need::first(end.unsigned_abs() + 1)
         }
-        (Some(start @ ..0), Some(end @ ..0)) if start <= end => Need::last(start.unsigned_abs()),
-        (Some(start), Some(end)) if (start < 0) != (end < 0) => Need::value(),
+        (Some(start @ FAR_BACK..0), Some(end @ ..0)) if start <= end => {
+            Need::last(start.unsigned_abs())
+        }
+        (Some(0), Some(-1)) => Need::value(),
         _ => Need::header(),
     };
     of_key(call, db, need)
@@ -99,12 +148,12 @@ pub(super) fn ltrim(call: &Call, db: Db) -> Needs {
         return header(call, db);
     }
     let before = match start {
-        0.. => start.unsigned_abs(),
+        0..FAR => start.unsigned_abs(),
         _ => TRIMMED_USUALLY,
     };
     let behind = match end {
-        0.. => TRIMMED_USUALLY,
-        _ => end.unsigned_abs() - 1,
+        FAR_BACK..0 => end.unsigned_abs() - 1,
+        _ => TRIMMED_USUALLY,
     };
     let mut need = Need::first(before);
     need.add(Need::last(behind));

@@ -9,7 +9,8 @@
 
 use bytes::Bytes;
 
-use crate::model::{Collection, Element, NotLoaded};
+use crate::engine::Need;
+use crate::model::{Collection, Element, FieldRange, NotLoaded, Side};
 
 /// The distance of neighbours that were pushed.
 pub(super) const STEP: i64 = 1 << 20;
@@ -18,6 +19,9 @@ const SPREAD_FIRST: usize = 8;
 /// The distance that these must get. The more are spread, the wider it must be:
 /// otherwise the next insertions would soon spread as many again.
 const SPREAD_DISTANCE: i64 = 16;
+/// The items on each side of a pivot that are loaded of a large list: enough for
+/// two rounds of spreading.
+const SURROUNDINGS: u64 = 2 * SPREAD_FIRST as u64 + 2;
 
 /// An end of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +122,7 @@ pub(super) fn push(
         End::Tail => bounds.high,
     };
     if list.get(&field(next)).is_err() {
-        list.set_bounds(Some(field(bounds.low + 1)), Some(field(bounds.high - 1)));
+        list.set_bounds(field(bounds.low + 1), field(bounds.high - 1));
     }
     for value in values {
         list.set(field(bounds.take(end)), item(value))?;
@@ -186,90 +190,171 @@ pub(super) fn replace(list: &mut Collection, found: &Found, value: Bytes) -> Res
     list.set(found.field.clone(), item(value)).map(drop)
 }
 
-/// Puts `value` before the item that is number `index`; behind the last if there
-/// are not more.
+/// A place between two neighbours, with the items around it.
+#[derive(Debug)]
+pub(super) struct Gap {
+    /// Where items stand before it, the nearest last, and behind it, the nearest first.
+    before: Vec<i64>,
+    behind: Vec<i64>,
+    /// Whether these are all.
+    is_all: (bool, bool),
+}
+
+/// What has to be known beside `pivot`, an item of a large list, to put another there.
+pub(super) fn surroundings(pivot: &Found) -> Need {
+    let (before, behind) = sides_of(&pivot.field);
+    let mut need = Need::range(before, SURROUNDINGS);
+    need.add(Need::range(behind, SURROUNDINGS));
+    need
+}
+
+/// The positions below and above that of an item.
+fn sides_of(item: &[u8]) -> (FieldRange, FieldRange) {
+    let before = FieldRange {
+        from: Bytes::new(),
+        below: Bytes::copy_from_slice(item),
+        side: Side::Highest,
+    };
+    let behind = FieldRange {
+        from: Bytes::from([item, &[0]].concat()),
+        below: Bytes::from_static(&[u8::MAX; 9]),
+        side: Side::Lowest,
+    };
+    (before, behind)
+}
+
+/// The place beside `pivot`, on its lower or higher side.
 ///
 /// # Errors
-/// Nothing is changed unless everything is known.
-pub(super) fn insert(list: &mut Collection, index: usize, value: Bytes) -> Result<(), NotLoaded> {
-    let stand: Vec<i64> = list
-        .iter()?
-        .map(|(field, _)| position(field))
-        .collect::<Result<_, _>>()?;
-    if index == 0 {
-        return push(list, End::Head, [value].into_iter());
+/// If too few of the items around it are known to put another there.
+pub(super) fn gap(list: &Collection, pivot: &Found, side: Side) -> Result<Gap, NotLoaded> {
+    let (low, high) = sides_of(&pivot.field);
+    let bounds = Bounds::of(list)?;
+    let mut count = 1;
+    loop {
+        let stand = |range: &FieldRange| -> Result<Vec<i64>, NotLoaded> {
+            let found = list.in_range(range, count as u64)?;
+            found
+                .into_iter()
+                .map(|(field, _)| position(field))
+                .collect()
+        };
+        let (mut before, mut behind) = (stand(&low)?, stand(&high)?);
+        let is_all = (before.len() < count, behind.len() < count);
+        match side {
+            Side::Lowest => behind.insert(0, position(&pivot.field)?),
+            Side::Highest => before.push(position(&pivot.field)?),
+        }
+        let gap = Gap {
+            before,
+            behind,
+            is_all,
+        };
+        if gap.has_room(bounds) || is_all == (true, true) {
+            return Ok(gap);
+        }
+        count = (count * 2).max(SPREAD_FIRST + 1);
     }
-    let Some(&right) = stand.get(index) else {
-        return push(list, End::Tail, [value].into_iter());
-    };
-    let left = stand[index - 1];
-    let gap = right.saturating_sub(left);
-    if gap >= 2 {
-        return list.set(field(left + gap / 2), item(value)).map(drop);
-    }
-    let Some(window) = Window::around(index, &stand, Bounds::of(list)?) else {
-        respread(list)?;
-        return insert(list, index, value);
-    };
-    window.spread(list, &stand, index, value)
 }
 
-/// Items that get new places, evenly between two positions.
-struct Window {
-    /// The first of them.
-    start: usize,
-    /// Behind the last of them.
-    end: usize,
-    /// The position below their first new one.
-    low: i64,
-    distance: i64,
+/// Puts `value` into a gap of this very list.
+///
+/// # Errors
+/// Nothing is changed unless enough is known.
+pub(super) fn insert(list: &mut Collection, gap: Gap, value: Bytes) -> Result<(), NotLoaded> {
+    let bounds = Bounds::of(list)?;
+    let (Some(&left), Some(&right)) = (gap.before.last(), gap.behind.first()) else {
+        let end = if gap.before.is_empty() {
+            End::Head
+        } else {
+            End::Tail
+        };
+        return push(list, end, [value].into_iter());
+    };
+    if right.saturating_sub(left) >= 2 {
+        let middle = left + right.saturating_sub(left) / 2;
+        return list.set(field(middle), item(value)).map(drop);
+    }
+    match gap.window(bounds) {
+        Some(window) => window.spread(list, &gap, value),
+        None => {
+            let number = gap.before.len();
+            let mut values: Vec<Bytes> =
+                list.iter()?.map(|found| Found::new(found).value).collect();
+            values.insert(number, value);
+            refill(list, values)
+        }
+    }
 }
 
-impl Window {
-    /// As few items around number `index` as get room; `None` if all together do not.
-    fn around(index: usize, stand: &[i64], bounds: Bounds) -> Option<Self> {
+impl Gap {
+    /// Whether an item can be put there, perhaps with some around it spread anew.
+    fn has_room(&self, bounds: Bounds) -> bool {
+        match (self.before.last(), self.behind.first()) {
+            (Some(left), Some(right)) => {
+                right.saturating_sub(*left) >= 2 || self.window(bounds).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// As few items around as get room; `None` if all that are known do not.
+    fn window(&self, bounds: Bounds) -> Option<Window> {
         let (mut half, mut wanted) = (SPREAD_FIRST, SPREAD_DISTANCE);
         loop {
-            let start = index.saturating_sub(half);
-            let end = index.saturating_add(half).min(stand.len());
-            let low = if start == 0 {
-                bounds.low
-            } else {
-                stand[start - 1]
+            let before = half.min(self.before.len());
+            let behind = half.min(self.behind.len());
+            // The next one on each side stays, or there is none.
+            let low = match self.before.len().checked_sub(before + 1) {
+                Some(next) => self.before[next],
+                None if self.is_all.0 => bounds.low,
+                None => return None,
             };
-            let high = stand.get(end).copied().unwrap_or(bounds.high);
+            let high = match self.behind.get(behind) {
+                Some(next) => *next,
+                None if self.is_all.1 => bounds.high,
+                None => return None,
+            };
             // One more item stands there, and one more distance than items.
-            let distance = high.saturating_sub(low) / (end - start + 2) as i64;
+            let distance = high.saturating_sub(low) / (before + behind + 2) as i64;
             if distance >= wanted {
-                return Some(Self {
-                    start,
-                    end,
+                return Some(Window {
+                    before,
+                    behind,
                     low,
                     distance,
                 });
             }
-            if start == 0 && end == stand.len() {
+            if before == self.before.len() && behind == self.behind.len() {
                 return None;
             }
             half = half.saturating_mul(2);
             wanted = (wanted + wanted / 2).min(STEP / 2);
         }
     }
+}
 
-    /// Spreads the items, with `value` before number `index`.
-    fn spread(
-        &self,
-        list: &mut Collection,
-        stand: &[i64],
-        index: usize,
-        value: Bytes,
-    ) -> Result<(), NotLoaded> {
-        let mut values = Vec::with_capacity(self.end - self.start + 1);
-        for position in &stand[self.start..self.end] {
+/// Items around a gap that get new places, evenly between two positions.
+struct Window {
+    /// So many before the gap.
+    before: usize,
+    /// So many behind it.
+    behind: usize,
+    /// The position below their first new one.
+    low: i64,
+    distance: i64,
+}
+
+impl Window {
+    /// Spreads the items, with `value` in the gap.
+    fn spread(&self, list: &mut Collection, gap: &Gap, value: Bytes) -> Result<(), NotLoaded> {
+        let before = &gap.before[gap.before.len() - self.before..];
+        let mut values = Vec::with_capacity(self.before + self.behind + 1);
+        for position in before.iter().chain(&gap.behind[..self.behind]) {
             let element = list.remove(&field(*position))?;
             values.push(element.map(|element| element.value).unwrap_or_default());
         }
-        values.insert(index - self.start, value);
+        values.insert(self.before, value);
         let mut position = self.low;
         for value in values {
             position += self.distance;
@@ -281,15 +366,21 @@ impl Window {
 
 /// Gives every item a new position, a step from the next.
 fn respread(list: &mut Collection) -> Result<(), NotLoaded> {
+    let values = list.iter()?.map(|found| Found::new(found).value);
+    let values = values.collect();
+    refill(list, values)
+}
+
+/// Puts `values` in place of all items, a step from each other.
+fn refill(list: &mut Collection, values: Vec<Bytes>) -> Result<(), NotLoaded> {
     let all: Vec<Found> = list.iter()?.map(Found::new).collect();
     remove(list, &all)?;
-    push(list, End::Tail, all.into_iter().map(|found| found.value))
+    push(list, End::Tail, values.into_iter())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Need;
     use crate::model::Kind;
 
     fn list(values: &[&str]) -> Collection {
@@ -301,6 +392,12 @@ mod tests {
         push(&mut list, End::Tail, values.into_iter()).unwrap();
         list.settle();
         list
+    }
+
+    fn insert_at(list: &mut Collection, index: usize, value: &str) {
+        let pivot = list.iter().unwrap().nth(index).map(Found::new).unwrap();
+        let gap = gap(list, &pivot, Side::Lowest).unwrap();
+        insert(list, gap, Bytes::from(value.to_owned())).unwrap();
     }
 
     fn text(list: &Collection) -> String {
@@ -351,7 +448,7 @@ mod tests {
         let mut moved = 0;
         for n in 0..2000 {
             let value = format!("new{n}");
-            insert(&mut list, 500, Bytes::from(value.clone())).unwrap();
+            insert_at(&mut list, 500, &value);
             expected.insert(500, value);
             let changed = list.changes().count();
             assert!(changed < 1200, "insertion {n} touched {changed}");
@@ -383,7 +480,7 @@ mod tests {
     fn a_short_list_is_spread_as_a_whole() {
         let mut list = list(&["a", "z"]);
         for n in 0..200 {
-            insert(&mut list, 1, Bytes::from(n.to_string())).unwrap();
+            insert_at(&mut list, 1, &n.to_string());
         }
         assert_eq!(list.len(), 202);
         assert!(text(&list).starts_with("a 199 198 ") && text(&list).ends_with(" 1 0 z"));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::super::Refusal;
 use super::super::dispatch::Run;
+use super::needs::from_nearer_end;
 use super::options::at_least;
 use super::place::{End, Found};
 use crate::command::args;
@@ -19,6 +20,9 @@ pub(super) fn llen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 /// The items numbered `range`, which must all be there.
 fn slice(list: &Collection, range: Range<u64>) -> Result<Vec<&Bytes>, NotLoaded> {
     let length = range.end - range.start;
+    if length == 0 {
+        return Ok(Vec::new());
+    }
     let (found, skipped) = match list.head(range.end) {
         Ok(found) => (found, range.start),
         Err(NotLoaded) => (list.tail(list.len() - range.start)?, 0),
@@ -49,31 +53,46 @@ pub(super) fn lrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
         return Ok(Reply::Array(Vec::new()));
     };
     let range = range(start, end, list.len());
-    let items = slice(list, range)?.into_iter().cloned().map(Reply::Bulk);
-    Ok(Reply::Array(items.collect()))
+    match slice(list, range.clone()) {
+        Ok(items) => Ok(Reply::Array(
+            items.into_iter().cloned().map(Reply::Bulk).collect(),
+        )),
+        Err(NotLoaded) => {
+            let need = from_nearer_end(&range, list.len());
+            Err(run.want(1, need))
+        }
+    }
 }
 
-/// The item numbered `index`, perhaps counted from the end.
-pub(super) fn at(list: &Collection, index: i64) -> Result<Option<Found>, NotLoaded> {
-    if index >= 0 {
-        if index.unsigned_abs() >= list.len() {
-            return Ok(None);
-        }
-        let found = list.head(index.unsigned_abs() + 1)?;
-        return Ok(found.last().copied().map(Found::new));
-    }
-    if index.unsigned_abs() > list.len() {
+/// The item numbered `index`, perhaps counted from the end, of the list under the first argument.
+pub(super) fn at(run: &mut Run<'_>, index: i64) -> Result<Option<Found>, Refusal> {
+    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
         return Ok(None);
+    };
+    let index = match index {
+        0.. => Some(index.unsigned_abs()),
+        _ => list.len().checked_sub(index.unsigned_abs()),
+    };
+    let Some(index) = index.filter(|index| *index < list.len()) else {
+        return Ok(None);
+    };
+    let range = index..index + 1;
+    if let Ok(head) = list.head(range.end) {
+        return Ok(head.last().copied().map(Found::new));
     }
-    let found = list.tail(index.unsigned_abs())?;
-    Ok(found.first().copied().map(Found::new))
+    if let Ok(tail) = list.tail(list.len() - index) {
+        return Ok(tail.first().copied().map(Found::new));
+    }
+    let need = from_nearer_end(&range, list.len());
+    Err(run.want(1, need))
 }
 
 pub(super) fn lindex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let Some(list) = run.collection(&run.key(1), Kind::List)? else {
+    if run.collection(&run.key(1), Kind::List)?.is_none() {
         return Ok(Reply::Null);
-    };
-    let found = at(list, run.integer(2)?)?;
+    }
+    let index = run.integer(2)?;
+    let found = at(run, index)?;
     Ok(found.map_or(Reply::Null, |item| Reply::Bulk(item.value)))
 }
 

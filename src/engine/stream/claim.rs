@@ -18,11 +18,13 @@ use crate::model::{Collection, Db, Kind, NotLoaded, Reply};
 
 pub(in super::super) const COMMANDS: &[Family] = &[
     Family::new("XCLAIM", claim_needs, xclaim),
-    Family::new("XAUTOCLAIM", super::whole, xautoclaim),
+    Family::new("XAUTOCLAIM", autoclaim_needs, xautoclaim),
 ];
 
 /// For each entry that `XAUTOCLAIM` may claim it looks at so many.
 const ATTEMPTS: u64 = 10;
+/// How many entries `XAUTOCLAIM` claims at most, unless `COUNT` says otherwise.
+const COUNT_DEFAULT: u64 = 100;
 
 /// What of the claimed entries is replied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +232,26 @@ fn claim_options(run: &Run<'_>, mut index: usize, terms: &mut Terms) -> Result<I
     Ok(last)
 }
 
+/// The pending entries that it looks at, and one more. Which entries of the stream these
+/// are is asked for when they are known.
+fn autoclaim_needs(call: &Call, db: Db) -> Needs {
+    let (group, consumer) = (call.request.arg(2), call.request.arg(3));
+    let start = Id::parse_start(call.request.arg(5)).unwrap_or_default();
+    let count = (6..call.request.len().saturating_sub(1))
+        .find(|index| args::is_word(call.request.arg(*index), "COUNT"))
+        .and_then(|index| args::integer(call.request.arg(index + 1)))
+        .map_or(COUNT_DEFAULT, |count| count.max(0).unsigned_abs());
+    let mut need = state::pending_need(group, start, looked_at(count));
+    need.fields.insert(state::group_field(group));
+    need.fields.insert(state::consumer_field(group, consumer));
+    Needs::from_iter([(first_key(call, db), need)])
+}
+
+/// How many pending entries are looked at to claim so many, with the one that is next.
+fn looked_at(count: u64) -> u64 {
+    count.saturating_mul(ATTEMPTS).saturating_add(1)
+}
+
 fn xautoclaim(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let idle_min = args::integer(run.arg(4)).ok_or(Refusal::Other(
         "ERR Invalid min-idle-time argument for XAUTOCLAIM",
@@ -238,8 +260,17 @@ fn xautoclaim(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let mut terms = Terms::new(run, idle_min);
     let count_max = autoclaim_options(run, &mut terms)?;
     let (stream, _) = stream_and_group(run)?;
-    let all = state::pending(stream, &terms.group)?;
-    let mut waiting = all.iter().map(|(id, _)| *id).filter(|id| *id >= start);
+    let all = state::pending_from(stream, &terms.group, start, looked_at(count_max))?;
+    let unknown = |(id, _): &&(Id, Pending)| stream.get(&id.field()).is_err();
+    let unknown: Vec<Bytes> = all
+        .iter()
+        .filter(unknown)
+        .map(|(id, _)| id.field())
+        .collect();
+    if !unknown.is_empty() {
+        return Err(run.want(1, Need::fields(unknown)));
+    }
+    let mut waiting = all.iter().map(|(id, _)| *id);
     let (mut count, mut attempts) = (count_max, count_max.saturating_mul(ATTEMPTS));
     let mut claims = Claims::default();
     while count > 0 && attempts > 0 {
@@ -267,7 +298,7 @@ fn xautoclaim(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 /// Reads the options of `XAUTOCLAIM`; returns `COUNT`.
 fn autoclaim_options(run: &Run<'_>, terms: &mut Terms) -> Result<u64, Refusal> {
-    let mut count = 100;
+    let mut count = COUNT_DEFAULT;
     let mut index = 6;
     while index < run.len() {
         if run.is(index, "COUNT") && index + 1 < run.len() {

@@ -83,9 +83,7 @@ impl Reader {
             progress: None,
             pending: Vec::new(),
         };
-        let all = state::pending(stream, &self.group)?.into_iter();
-        let own = all.filter(|(other, held)| *other > id && held.consumer == self.consumer);
-        for (id, held) in own.take(self.limit) {
+        for (id, held) in self.own_pending(stream, id)? {
             match stream.get(&id.field())? {
                 Some(element) => {
                     delivery.reply.push(entry::reply(id, element));
@@ -98,6 +96,19 @@ impl Reader {
             }
         }
         Ok(delivery)
+    }
+
+    /// The entries that [`Reader::history`] tells of and that are not known.
+    pub fn unknown_history(&self, stream: &Collection, id: Id) -> Result<Vec<Bytes>, NotLoaded> {
+        let own = self.own_pending(stream, id)?.into_iter();
+        let fields = own.map(|(id, _)| id.field());
+        Ok(fields.filter(|field| stream.get(field).is_err()).collect())
+    }
+
+    fn own_pending(&self, stream: &Collection, id: Id) -> Result<Vec<(Id, Pending)>, NotLoaded> {
+        let all = state::pending(stream, &self.group)?.into_iter();
+        let own = all.filter(|(other, held)| *other > id && held.consumer == self.consumer);
+        Ok(own.take(self.limit).collect())
     }
 
     fn is_new(&self, stream: &Collection) -> Result<bool, NotLoaded> {

@@ -1,7 +1,6 @@
 //! `XADD`, `XLEN`, `XRANGE`, `XREVRANGE`, `XDEL`, `XTRIM`, `XSETID`.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -10,20 +9,22 @@ use super::super::{Need, Needs, Refusal};
 use super::entry;
 use super::id::{Id, NewId};
 use super::options::{self, AddOptions, IfAbsent};
-use super::state::{Header, entries_from};
-use super::trim::{self, Trim};
-use super::{first_key, header, log_ids, rebuild, whole, words};
+use super::state::Header;
+use super::trim::{self, Keep, Trim};
+use super::{first_key, header, log_ids, rebuild, words};
 use crate::command::{Call, args};
-use crate::model::{Collection, Db, Element, Kind, NotLoaded, Reply, STREAM_ENTRY};
+use crate::model::{
+    Collection, Db, Element, FieldRange, Kind, NotLoaded, Reply, STREAM_ENTRY, Side,
+};
 
 pub(in super::super) const COMMANDS: &[Family] = &[
     Family::new("XADD", add_needs, xadd),
     Family::new("XLEN", header, xlen),
     Family::new("XRANGE", range_needs, xrange),
-    Family::new("XREVRANGE", whole, xrevrange),
+    Family::new("XREVRANGE", reverse_range_needs, xrevrange),
     Family::new("XDEL", entries_named, xdel),
-    Family::new("XTRIM", whole, xtrim),
-    Family::new("XSETID", whole, xsetid),
+    Family::new("XTRIM", trim_needs, xtrim),
+    Family::new("XSETID", last_needs, xsetid),
 ];
 
 /// The most bytes that an entry may have, as in Redis.
@@ -31,10 +32,7 @@ const ENTRY_MAX: u64 = 1 << 30;
 
 fn add_needs(call: &Call, db: Db) -> Needs {
     let need = match options::trim_of_add(call) {
-        Some(trim) => {
-            let first = Bytes::from_static(&[STREAM_ENTRY]);
-            Need::after(first, trim::entries_to_load(&trim))
-        }
+        Some(trim) => Need::after(&[STREAM_ENTRY], trim::entries_to_load(&trim)),
         None => Need::header(),
     };
     Needs::from_iter([(first_key(call, db), need)])
@@ -132,16 +130,41 @@ fn xlen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 }
 
 fn range_needs(call: &Call, db: Db) -> Needs {
-    let start = Id::parse_start(call.request.arg(2)).unwrap_or_default();
-    let count = (call.request.len() == 6)
-        .then(|| args::integer(call.request.arg(5)))
-        .flatten();
-    let count = count.and_then(|count| u64::try_from(count).ok());
-    let need = match count {
-        Some(count) => Need::after(start.field_before(), count),
-        None => Need::value(),
+    needs_of_ids(call, db, (2, 3), Side::Lowest)
+}
+
+fn reverse_range_needs(call: &Call, db: Db) -> Needs {
+    needs_of_ids(call, db, (3, 2), Side::Highest)
+}
+
+/// The entries from one id to another, which these arguments name, as many as `COUNT` says.
+fn needs_of_ids(call: &Call, db: Db, (start, end): (usize, usize), side: Side) -> Needs {
+    let start = Id::parse_start(call.request.arg(start));
+    let end = Id::parse_end(call.request.arg(end));
+    let count = match call.request.len() {
+        6 => args::integer(call.request.arg(5)).map_or(0, |count| count.max(0).unsigned_abs()),
+        _ => u64::MAX,
+    };
+    let need = match (start, end) {
+        (Ok(start), Ok(end)) => Need::range(ids(start, end, side), count),
+        _ => Need::header(),
     };
     Needs::from_iter([(first_key(call, db), need)])
+}
+
+/// The entries from `start` to `end`, both included.
+fn ids(start: Id, end: Id, side: Side) -> FieldRange {
+    FieldRange {
+        from: start.field(),
+        below: Bytes::from([&end.field()[..], &[0]].concat()),
+        side,
+    }
+}
+
+/// The last entry.
+fn last_needs(call: &Call, db: Db) -> Needs {
+    let last = Need::range(ids(Id::MIN, Id::MAX, Side::Highest), 1);
+    Needs::from_iter([(first_key(call, db), last)])
 }
 
 fn xrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
@@ -157,10 +180,8 @@ fn xrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     if start > end {
         return Ok(Reply::Array(Vec::new()));
     }
-    let found = entries_from(stream, start, count.unwrap_or(usize::MAX))?;
-    let found = found.into_iter().take_while(|(id, _)| *id <= end);
-    let found = found.map(|(id, element)| entry::reply(id, element));
-    Ok(Reply::Array(found.collect()))
+    let found = between(stream, &ids(start, end, Side::Lowest), count)?;
+    Ok(Reply::Array(found))
 }
 
 fn xrevrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
@@ -176,14 +197,23 @@ fn xrevrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     if start > end {
         return Ok(Reply::Array(Vec::new()));
     }
-    let (low, high) = (start.field(), end.field());
-    let range = stream.range((Bound::Included(&low[..]), Bound::Included(&high[..])))?;
-    let found = range.rev().take(count.unwrap_or(usize::MAX));
-    let found = found.filter_map(|(field, element)| {
+    let mut found = between(stream, &ids(start, end, Side::Highest), count)?;
+    found.reverse();
+    Ok(Reply::Array(found))
+}
+
+fn between(
+    stream: &Collection,
+    range: &FieldRange,
+    count: Option<usize>,
+) -> Result<Vec<Reply>, NotLoaded> {
+    let count = count.map_or(u64::MAX, |count| count as u64);
+    let found = stream.in_range(range, count)?.into_iter();
+    let replies = found.filter_map(|(field, element)| {
         let id = Id::of_field(field)?;
         Some(entry::reply(id, element))
     });
-    Ok(Reply::Array(found.collect()))
+    Ok(replies.collect())
 }
 
 /// What `COUNT` says; a negative one means none at all.
@@ -233,11 +263,35 @@ fn xdel(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::Integer(gone.len() as i64))
 }
 
+/// The first entries: those before `MINID`, or those that go if the stream was trimmed before.
+fn trim_needs(call: &Call, db: Db) -> Needs {
+    let first = |count| Need::after(&[STREAM_ENTRY], count);
+    let need = match options::trim_of_trim(call) {
+        Ok(trim) => match trim.keep {
+            Keep::From(id) => {
+                let mut need = Need::range(ids(Id::MIN, id, Side::Lowest), u64::MAX);
+                // Behind those that go it has to be seen that they end.
+                need.add(Need::after(&id.field(), 1));
+                need.add(first(trim::entries_to_load(&trim)));
+                need
+            }
+            Keep::Newest(_) => first(trim::entries_to_load(&trim)),
+        },
+        Err(_) => Need::header(),
+    };
+    Needs::from_iter([(first_key(call, db), need)])
+}
+
 fn xtrim(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let trim: Trim = options::trim_of_trim(run)?;
+    let trim: Trim = options::trim_of_trim(run.call)?;
     let Some(stream) = run.collection(&run.key(1), Kind::Stream)? else {
         return Ok(Reply::Integer(0));
     };
+    // Other than an `XADD`, it is not followed by another that could go on.
+    let count = trim::entries_that_may_go(&trim, stream.len());
+    if stream.after(&[STREAM_ENTRY], count).is_err() {
+        return Err(run.want(1, Need::after(&[STREAM_ENTRY], count)));
+    }
     let gone = trim::plan(&trim, stream, &Header::of(stream), None)?;
     if !gone.is_empty() {
         run.edit(1, Kind::Stream, |stream| Ok(take_first(stream, &gone)?))?;
@@ -308,9 +362,7 @@ pub(super) fn last_entry(stream: &Collection) -> Result<Option<(Id, &Element)>, 
     if stream.is_empty() {
         return Ok(None);
     }
-    let (low, high) = (Id::MIN.field(), Id::MAX.field());
-    let mut all = stream.range((Bound::Included(&low[..]), Bound::Included(&high[..])))?;
-    Ok(all
-        .next_back()
-        .and_then(|(field, element)| Some((Id::of_field(field)?, element))))
+    let found = stream.in_range(&ids(Id::MIN, Id::MAX, Side::Highest), 1)?;
+    let last = found.into_iter().next();
+    Ok(last.and_then(|(field, element)| Some((Id::of_field(field)?, element))))
 }

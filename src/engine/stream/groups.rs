@@ -16,15 +16,19 @@ use crate::model::{Collection, Db, Kind, NotLoaded, Reply};
 pub(in super::super) const COMMANDS: &[Family] = &[
     Family::new("XGROUP|CREATE", group_alone, create),
     Family::new("XGROUP|SETID", group_alone, setid),
-    Family::new("XGROUP|DESTROY", super::whole, destroy),
+    Family::new("XGROUP|DESTROY", all_of_group, destroy),
     Family::new("XGROUP|CREATECONSUMER", group_and_consumer, create_consumer),
-    Family::new("XGROUP|DELCONSUMER", super::whole, delete_consumer),
+    Family::new("XGROUP|DELCONSUMER", all_of_group, delete_consumer),
     Family::new("XACK", pending_named, xack),
 ];
 
 fn group_alone(call: &Call, db: Db) -> Needs {
     let group = state::group_field(call.request.arg(3));
     super::every(call, db, &Need::fields([group]))
+}
+
+fn all_of_group(call: &Call, db: Db) -> Needs {
+    super::every(call, db, &state::group_need(call.request.arg(3)))
 }
 
 fn group_and_consumer(call: &Call, db: Db) -> Needs {

@@ -52,8 +52,8 @@ pub(super) fn trim_of_add(call: &Call) -> Option<Trim> {
 }
 
 /// The trim that a call of `XTRIM` asks for.
-pub(super) fn trim_of_trim(run: &Run<'_>) -> Result<Trim, Refusal> {
-    let trim = Parsed::parse(run.call, Of::Trim)?.trim()?;
+pub(super) fn trim_of_trim(call: &Call) -> Result<Trim, Refusal> {
+    let trim = Parsed::parse(call, Of::Trim)?.trim()?;
     trim.ok_or(Refusal::Syntax)
 }
 

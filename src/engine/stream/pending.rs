@@ -4,14 +4,22 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::super::Refusal;
 use super::super::dispatch::{Family, Run};
+use super::super::{Needs, Refusal};
 use super::id::Id;
 use super::no_key_or_group;
 use super::state::{self, Group, Pending};
-use crate::model::{Kind, Reply};
+use crate::command::Call;
+use crate::model::{Db, Kind, Reply};
 
-pub(in super::super) const COMMANDS: &[Family] = &[Family::new("XPENDING", super::whole, xpending)];
+pub(in super::super) const COMMANDS: &[Family] = &[Family::new("XPENDING", needs, xpending)];
+
+fn needs(call: &Call, db: Db) -> Needs {
+    let group = call.request.arg(2);
+    let mut need = state::pending_need(group, Id::MIN, u64::MAX);
+    need.fields.insert(state::group_field(group));
+    Needs::from_iter([(super::first_key(call, db), need)])
+}
 
 /// The entries that are asked for one by one.
 struct Range {

@@ -160,7 +160,7 @@ fn read_needs(call: &Call, db: Db) -> Needs {
     let need = |(key, id): (usize, usize)| {
         let key = Key::new(db, call.request.arg_bytes(key));
         let need = match From::parse(call.request.arg(id)) {
-            Ok(From::Id(id)) => Need::after(id.field(), options.limit() as u64),
+            Ok(From::Id(id)) => Need::after(&id.field(), options.limit() as u64),
             _ => Need::header(),
         };
         (key, need)
@@ -219,13 +219,18 @@ fn group_needs(call: &Call, db: Db) -> Needs {
     };
     let need = |(key, id): (usize, usize)| {
         let key = Key::new(db, call.request.arg_bytes(key));
-        let Ok(From::Undelivered) = From::of_group(call.request.arg(id)) else {
-            return (key, Need::value());
-        };
+        let consumer_field = state::consumer_field(group, consumer);
+        if !matches!(From::of_group(call.request.arg(id)), Ok(From::Undelivered)) {
+            // Which entries these are is asked for when they are known.
+            let mut need = state::pending_need(group, Id::MIN, u64::MAX);
+            need.fields
+                .extend([state::group_field(group), consumer_field]);
+            return (key, need);
+        }
         let mut need = Need::behind(state::group_field(group), options.limit() as u64);
-        need.add(Need::fields([state::consumer_field(group, consumer)]));
+        need.add(Need::fields([consumer_field]));
         // What a group has read is sometimes told from the first entry.
-        need.add(Need::after(Bytes::from_static(&[STREAM_ENTRY]), 1));
+        need.add(Need::after(&[STREAM_ENTRY], 1));
         (key, need)
     };
     options.places().map(need).collect()
@@ -260,6 +265,13 @@ fn xreadgroup(run: &mut Run<'_>) -> Result<Reply, Refusal> {
                 .any(|(before, _)| run.arg(*before) == run.arg(*key));
             if is_again && !stream.is_whole() {
                 return Err(Refusal::NotLoaded);
+            }
+            let unknown = match from {
+                From::Id(id) => reader.unknown_history(stream, *id)?,
+                From::Undelivered | From::Last => Vec::new(),
+            };
+            if !unknown.is_empty() {
+                return Err(run.want(*key, Need::fields(unknown)));
             }
             plan(&reader, stream, *from)?;
         }

@@ -11,13 +11,12 @@
 //! Lengths and numbers are big-endian. The names stand in the order in which
 //! Redis tells them.
 
-use std::ops::Bound;
-
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::entry::{self, Block};
 use super::id::Id;
-use crate::model::{Collection, Element, NotLoaded, STREAM_ENTRY};
+use crate::engine::Need;
+use crate::model::{Collection, Element, FieldRange, NotLoaded, STREAM_ENTRY};
 
 const GROUP: u8 = b'g';
 const CONSUMER: u8 = b'c';
@@ -207,6 +206,36 @@ fn of_group(kind: u8, group: &[u8]) -> Bytes {
     joined(&[&[kind], &len.to_be_bytes(), group])
 }
 
+/// The longest name of a group whose fields the store keeps whole, so that what stands behind
+/// the name is in order there.
+const GROUP_NAME_MAX: usize = 512;
+
+/// All pending entries of a group from `start` on, of the need to know `count` of them.
+pub(super) fn pending_need(group: &[u8], start: Id, count: u64) -> Need {
+    if group.len() > GROUP_NAME_MAX {
+        return Need::value();
+    }
+    Need::range(pending_range(group, start), count)
+}
+
+/// All of a group: itself, its consumers and what is pending.
+pub(super) fn group_need(group: &[u8]) -> Need {
+    let mut need = pending_need(group, Id::MIN, u64::MAX);
+    need.fields.insert(group_field(group));
+    if !need.whole {
+        let consumers = FieldRange::beginning(&of_group(CONSUMER, group));
+        need.add(Need::range(consumers, u64::MAX));
+    }
+    need
+}
+
+fn pending_range(group: &[u8], start: Id) -> FieldRange {
+    FieldRange {
+        from: pending_field(group, start),
+        ..FieldRange::beginning(&of_group(PENDING, group))
+    }
+}
+
 fn joined(parts: &[&[u8]]) -> Bytes {
     Bytes::from(parts.concat())
 }
@@ -214,7 +243,7 @@ fn joined(parts: &[&[u8]]) -> Bytes {
 /// All groups by name.
 ///
 /// # Errors
-/// Unless the whole stream is known; so for all that follow.
+/// Unless all of them are known; so for all that follow.
 pub(super) fn groups(stream: &Collection) -> Result<Vec<(Bytes, Group)>, NotLoaded> {
     let found = beginning(stream, &[GROUP])?;
     Ok(found
@@ -234,10 +263,23 @@ pub(super) fn consumers(stream: &Collection, group: &[u8]) -> Result<Vec<(Bytes,
 
 /// A group's pending entries by id.
 pub(super) fn pending(stream: &Collection, group: &[u8]) -> Result<Vec<(Id, Pending)>, NotLoaded> {
-    let found = beginning(stream, &of_group(PENDING, group))?;
+    pending_from(stream, group, Id::MIN, u64::MAX)
+}
+
+/// The first `count` of them from `start` on.
+pub(super) fn pending_from(
+    stream: &Collection,
+    group: &[u8],
+    start: Id,
+    count: u64,
+) -> Result<Vec<(Id, Pending)>, NotLoaded> {
+    let prefix = of_group(PENDING, group).len();
+    let found = stream.in_range(&pending_range(group, start), count)?;
     Ok(found
         .into_iter()
-        .filter_map(|(id, element)| Some((Id::from_bytes(&id)?, Pending::decode(element))))
+        .filter_map(|(field, held)| {
+            Some((Id::from_bytes(&field[prefix..])?, Pending::decode(held)))
+        })
         .collect())
 }
 
@@ -246,9 +288,9 @@ fn beginning<'a>(
     stream: &'a Collection,
     prefix: &[u8],
 ) -> Result<Vec<(Bytes, &'a Element)>, NotLoaded> {
-    let from = stream.range((Bound::Included(prefix), Bound::Unbounded))?;
-    Ok(from
-        .take_while(|(field, _)| field.starts_with(prefix))
+    let found = stream.in_range(&FieldRange::beginning(prefix), u64::MAX)?;
+    Ok(found
+        .into_iter()
         .map(|(field, element)| (field.slice(prefix.len()..), element))
         .collect())
 }
@@ -276,7 +318,7 @@ pub(super) fn entries_from(
     start: Id,
     count: usize,
 ) -> Result<Vec<(Id, &Element)>, NotLoaded> {
-    let found = stream.after(&start.field_before(), count)?;
+    let found = stream.after(&start.field_before(), count as u64)?;
     Ok(found
         .into_iter()
         .filter_map(|(field, element)| Some((Id::of_field(field)?, element)))

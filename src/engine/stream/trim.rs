@@ -50,6 +50,22 @@ pub(super) fn entries_to_load(trim: &Trim) -> u64 {
     }
 }
 
+/// How many of the first entries of a stream of `length` decide what goes: those that may go, as
+/// far as their number tells, and one to see where a block ends.
+pub(super) fn entries_that_may_go(trim: &Trim, length: u64) -> u64 {
+    let may_go = match trim.keep {
+        Keep::Newest(count) => length.saturating_sub(count),
+        // Their ids tell.
+        Keep::From(_) => return 0,
+    };
+    match trim.exactness {
+        _ if may_go == 0 => 0,
+        Exactness::Exact => may_go,
+        Exactness::Blocks { limit: 0 } => may_go.saturating_add(1).min(length),
+        Exactness::Blocks { limit } => may_go.min(limit).saturating_add(1).min(length),
+    }
+}
+
 /// The entries that go, in order.
 ///
 /// `stream` has the header `header`, in which the entry `new` is already

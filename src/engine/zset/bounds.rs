@@ -5,8 +5,8 @@ use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 
-use crate::engine::{Refusal, double};
-use crate::model::Ranked;
+use crate::engine::{Need, Refusal, double};
+use crate::model::{Collection, NotLoaded, Ranked, ScoreRange, Side};
 
 /// The order in which a range is walked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,57 @@ impl Span {
         }
     }
 
+    /// The scores that it may hold, and perhaps none besides; `None` of a range of members.
+    pub fn scores(&self, order: Order) -> Option<ScoreRange> {
+        let Self::Scores { min, max } = self else {
+            return None;
+        };
+        let min = match min {
+            Bound::Included(min) => *min,
+            Bound::Excluded(min) => min.next_up(),
+            Bound::Unbounded => f64::NEG_INFINITY,
+        };
+        let max = match max {
+            Bound::Included(max) => *max,
+            Bound::Excluded(max) => max.next_down(),
+            Bound::Unbounded => f64::INFINITY,
+        };
+        let side = match order {
+            Order::Ascending => Side::Lowest,
+            Order::Descending => Side::Highest,
+        };
+        Some(ScoreRange { min, max, side })
+    }
+
+    /// What has to be loaded to walk through the first `count` members of it.
+    pub fn need(&self, order: Order, count: u64) -> Need {
+        match self.scores(order) {
+            Some(range) => Need::scores(range, count),
+            None => Need::value(),
+        }
+    }
+
+    /// The members in the range, without the first `skipped` in this `order`, and no more than
+    /// `limit` of them; by rank.
+    pub fn members<'a>(
+        &self,
+        zset: &'a Collection,
+        order: Order,
+        skipped: usize,
+        limit: usize,
+    ) -> Result<Vec<&'a Ranked>, NotLoaded> {
+        let all: Vec<&Ranked> = match self.scores(order) {
+            Some(range) => zset.scored(&range, skipped.saturating_add(limit) as u64)?,
+            None => zset.by_rank()?.collect(),
+        };
+        let mut found = all[self.select(&all, order, skipped)].to_vec();
+        match order {
+            Order::Ascending => found.truncate(limit),
+            Order::Descending => drop(found.drain(..found.len().saturating_sub(limit))),
+        }
+        Ok(found)
+    }
+
     fn is_over_min(&self, ranked: &Ranked) -> bool {
         match self {
             Self::Scores { min, .. } => match min {
@@ -98,7 +149,7 @@ impl Span {
     /// `skipped` in this `order`. Where members have several
     /// scores, a range of members has no sense; then it is what Redis finds in
     /// a listpack.
-    pub fn select(&self, all: &[&Ranked], order: Order, skipped: usize) -> Range<usize> {
+    fn select(&self, all: &[&Ranked], order: Order, skipped: usize) -> Range<usize> {
         let (Some(first), Some(last)) = (all.first(), all.last()) else {
             return 0..0;
         };

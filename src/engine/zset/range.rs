@@ -137,14 +137,13 @@ impl Query {
             Asked::Ranks { start, end } => return ranks(zset, *start, *end, self.order),
             Asked::Span(span) => span,
         };
-        let all: Vec<&Ranked> = zset.by_rank()?.collect();
         let skipped = usize::try_from(self.offset).unwrap_or(usize::MAX);
-        let found = all[span.select(&all, self.order, skipped)].iter().copied();
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        Ok(match self.order {
-            Order::Ascending => found.take(limit).collect(),
-            Order::Descending => found.rev().take(limit).collect(),
-        })
+        let mut found = span.members(zset, self.order, skipped, limit)?;
+        if self.order == Order::Descending {
+            found.reverse();
+        }
+        Ok(found)
     }
 }
 
@@ -185,6 +184,10 @@ pub(super) fn ranks(
     }
 }
 
+/// How many members are loaded where only the size of the set tells how many are needed: a
+/// leaderboard that is cut after every addition.
+const CUT_USUALLY: u64 = 16;
+
 /// What a range of ranks needs, where `start` and `end` are arguments at 2 and 3: one
 /// end of the set, if both are counted from it.
 fn need_of_ranks(call: &Call, order: Order) -> Need {
@@ -198,13 +201,74 @@ fn need_of_ranks(call: &Call, order: Order) -> Need {
             end.unsigned_abs().saturating_add(1),
         ),
         (..0, ..0) => (order == Order::Descending, start.unsigned_abs()),
-        _ => return Need::value(),
+        (0, -1) => return Need::value(),
+        (0.., ..0) if end < -1 => (order == Order::Ascending, CUT_USUALLY),
+        (0.., ..0) => (order == Order::Descending, CUT_USUALLY),
+        (..0, 0..) => return Need::header(),
     };
     if is_from_bottom {
         Need::lowest(count)
     } else {
         Need::highest(count)
     }
+}
+
+/// What the ranks from `start` to `end` need of a set of `size` members, by the shorter way.
+pub(super) fn need_of_known(size: u64, start: i64, end: i64) -> Need {
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    let from_start = |rank: i64| {
+        if rank < 0 {
+            size.saturating_add(rank)
+        } else {
+            rank
+        }
+    };
+    let (start, end) = (from_start(start).max(0), from_start(end).min(size - 1));
+    let (from_bottom, from_top) = (end.saturating_add(1), size.saturating_sub(start));
+    if from_bottom <= from_top {
+        Need::lowest(from_bottom.max(0).unsigned_abs())
+    } else {
+        Need::highest(from_top.max(0).unsigned_abs())
+    }
+}
+
+/// `ZRANGEBYSCORE` and `ZREVRANGEBYSCORE`.
+pub(super) fn needs_by_score(call: &Call, db: Db) -> Needs {
+    of_first_key(call, db, need_of_scores(call, Order::Ascending, 2))
+}
+
+pub(super) fn needs_by_score_reversed(call: &Call, db: Db) -> Needs {
+    of_first_key(call, db, need_of_scores(call, Order::Descending, 2))
+}
+
+/// `ZCOUNT` and `ZREMRANGEBYSCORE`.
+pub(super) fn needs_of_span(call: &Call, db: Db) -> Needs {
+    let span = Span::of_scores(call.request.arg(2), call.request.arg(3));
+    let need = span.map(|span| span.need(Order::Ascending, u64::MAX));
+    of_first_key(call, db, need.unwrap_or_default())
+}
+
+/// What a range of scores from argument `first` on needs, in which `LIMIT` may bound how many.
+fn need_of_scores(call: &Call, order: Order, first: usize) -> Need {
+    let arg = |index| call.request.arg(index);
+    let (min, max) = match order {
+        Order::Ascending => (arg(first), arg(first + 1)),
+        Order::Descending => (arg(first + 1), arg(first)),
+    };
+    let Ok(span) = Span::of_scores(min, max) else {
+        return Need::header();
+    };
+    let mut count = u64::MAX;
+    for index in first + 2..call.request.len().saturating_sub(2) {
+        if args::is_word(arg(index), "LIMIT") {
+            let number = |index| args::integer(arg(index)).and_then(|n| u64::try_from(n).ok());
+            count = match (number(index + 1), number(index + 2)) {
+                (Some(offset), Some(limit)) => offset.saturating_add(limit),
+                _ => u64::MAX,
+            };
+        }
+    }
+    span.need(order, count)
 }
 
 fn of_first_key(call: &Call, db: Db, need: Need) -> Needs {
@@ -223,8 +287,12 @@ pub(super) fn needs_by_rank_reversed(call: &Call, db: Db) -> Needs {
 /// `ZRANGE`: what its options make of it.
 pub(super) fn needs(call: &Call, db: Db) -> Needs {
     let has = |word| (4..call.request.len()).any(|at| args::is_word(call.request.arg(at), word));
-    let need = if has("BYSCORE") || has("BYLEX") {
+    let need = if has("BYLEX") {
         Need::value()
+    } else if has("BYSCORE") && has("REV") {
+        need_of_scores(call, Order::Descending, 2)
+    } else if has("BYSCORE") {
+        need_of_scores(call, Order::Ascending, 2)
     } else if has("REV") {
         need_of_ranks(call, Order::Descending)
     } else {
@@ -243,7 +311,23 @@ fn range(run: &mut Run<'_>, form: Form) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(form.source), Kind::SortedSet)? else {
         return Ok(Reply::Array(Vec::new()));
     };
-    Ok(query.shown.reply(query.members(zset)?))
+    match query.members(zset) {
+        Ok(members) => Ok(query.shown.reply(members)),
+        Err(NotLoaded) => match query.range {
+            Asked::Ranks { start, end } => {
+                let (start, end) = match query.order {
+                    Order::Ascending => (start, end),
+                    Order::Descending => (
+                        end.saturating_add(1).saturating_neg(),
+                        start.saturating_add(1).saturating_neg(),
+                    ),
+                };
+                let need = need_of_known(zset.len(), start, end);
+                Err(run.want(form.source, need))
+            }
+            Asked::Span(_) => Err(Refusal::NotLoaded),
+        },
+    }
 }
 
 pub(super) fn zrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {

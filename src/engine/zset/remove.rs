@@ -3,10 +3,10 @@
 use bytes::Bytes;
 
 use super::bounds::{Order, Span};
-use super::range::ranks;
+use super::range::{need_of_known, ranks};
 use crate::engine::Refusal;
 use crate::engine::dispatch::Run;
-use crate::model::{Collection, Kind, NotLoaded, Ranked, Reply};
+use crate::model::{Kind, NotLoaded, Ranked, Reply};
 
 pub(super) fn zrem(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
@@ -23,34 +23,42 @@ pub(super) fn zrem(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 
 pub(super) fn by_rank(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let (start, end) = (run.integer(2)?, run.integer(3)?);
-    remove_found(run, |zset| ranks(zset, start, end, Order::Ascending))
+    let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
+        return Ok(Reply::Integer(0));
+    };
+    match ranks(zset, start, end, Order::Ascending) {
+        Ok(found) => {
+            let found = fields(found);
+            remove(run, found)
+        }
+        Err(NotLoaded) => {
+            let need = need_of_known(zset.len(), start, end);
+            Err(run.want(1, need))
+        }
+    }
 }
 
 pub(super) fn by_score(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let span = Span::of_scores(run.arg(2), run.arg(3))?;
-    remove_found(run, |zset| in_span(zset, &span))
+    in_span(run, &span)
 }
 
 pub(super) fn by_lex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let span = Span::of_members(&run.arg_bytes(2), &run.arg_bytes(3))?;
-    remove_found(run, |zset| in_span(zset, &span))
+    in_span(run, &span)
 }
 
-fn in_span<'a>(zset: &'a Collection, span: &Span) -> Result<Vec<&'a Ranked>, NotLoaded> {
-    let all: Vec<&Ranked> = zset.by_rank()?.collect();
-    Ok(all[span.select(&all, Order::Ascending, 0)].to_vec())
-}
-
-fn remove_found(
-    run: &mut Run<'_>,
-    find: impl FnOnce(&Collection) -> Result<Vec<&Ranked>, NotLoaded>,
-) -> Result<Reply, Refusal> {
+fn in_span(run: &mut Run<'_>, span: &Span) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
         return Ok(Reply::Integer(0));
     };
-    let found = find(zset)?.into_iter();
-    let found = found.map(|ranked| ranked.field.clone()).collect();
+    let found = fields(span.members(zset, Order::Ascending, 0, usize::MAX)?);
     remove(run, found)
+}
+
+fn fields(found: Vec<&Ranked>) -> Vec<Bytes> {
+    let fields = found.into_iter().map(|ranked| ranked.field.clone());
+    fields.collect()
 }
 
 /// Removes these members, which are there (one may be named twice); replies how many.

@@ -24,8 +24,7 @@ fn count(run: &Run<'_>, span: &Span) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
         return Ok(Reply::Integer(0));
     };
-    let all: Vec<&Ranked> = zset.by_rank()?.collect();
-    let count = span.select(&all, Order::Ascending, 0).len();
+    let count = span.members(zset, Order::Ascending, 0, usize::MAX)?.len();
     Ok(Reply::Integer(count as i64))
 }
 

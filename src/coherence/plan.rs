@@ -1,0 +1,243 @@
+//! What the calls of a batch need, and what they do on what was loaded.
+
+use std::collections::BTreeMap;
+
+use ahash::AHashMap;
+
+use super::lane::Job;
+use super::{Answer, Seen, Step, Unit};
+use crate::cache::RESERVED_PREFIX;
+use crate::engine::{self, Need, Workspace};
+use crate::model::{Effect, Event, EventClasses, Key, UnixMs, Version};
+use crate::store::{Change, LoadRequest, Locked, RowState};
+
+/// The effects of a batch, sorted by key, with what is known of each row.
+pub(super) struct Plan {
+    pub(super) replies: Vec<Answer>,
+    pub(super) changes: Vec<(Key, Effect, RowState)>,
+    /// For each change, the number of what its row holds.
+    pub(super) contents: Vec<Option<i64>>,
+    /// Keys that were loaded and not changed.
+    pub(super) seen: Vec<(Key, Version)>,
+    pub(super) events: Vec<Event>,
+    /// Keys without a row, not changed, that must not come to be meanwhile.
+    pub(super) held: Vec<Key>,
+    pub(super) now: UnixMs,
+    /// Whether a call needed more than was loaded.
+    pub(super) is_short: bool,
+    /// What calls turned out to need besides, for the next attempt.
+    pub(super) wanted: Vec<(Key, Need)>,
+}
+
+impl Plan {
+    pub(super) fn stored(&self) -> Vec<Change<'_>> {
+        self.changes
+            .iter()
+            .zip(&self.contents)
+            .map(|((key, effect, row), content_id)| Change {
+                key,
+                effect,
+                row: *row,
+                content_id: *content_id,
+            })
+            .collect()
+    }
+
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.changes.iter().map(|(key, ..)| key.clone()).collect()
+    }
+}
+
+/// After so many attempts that fell short, the whole is loaded of what they fell short of.
+const ROUNDS_MAX: u32 = 3;
+
+/// What the calls of a batch turned out to need besides what they tell of themselves.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    needs: Vec<(Key, Need)>,
+    /// Attempts that fell short.
+    rounds: u32,
+}
+
+impl Wanted {
+    /// Notes what an attempt fell short of.
+    pub(super) fn add(&mut self, more: Vec<(Key, Need)>) {
+        self.needs.extend(more);
+        self.rounds += 1;
+    }
+}
+
+/// What must be loaded, `wanted` besides. If anything must, all keys of
+/// the batch are locked, so that every transaction takes its locks in key order.
+pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
+    let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
+    // Whether a key is new is known only if it is looked for.
+    let looks_for_keys = jobs
+        .iter()
+        .any(|job| job.events.contains(EventClasses::NEW));
+    for unit in units(jobs) {
+        for Step { db, call } in &unit.steps {
+            for (key, need) in engine::needs(call, *db) {
+                needs.entry(key).or_default().add(need);
+            }
+            if looks_for_keys {
+                for key in call.keys(*db) {
+                    needs.entry(key).or_default();
+                }
+            }
+        }
+        for (key, _) in &unit.watched {
+            needs.entry(key.clone()).or_default();
+        }
+    }
+    if !needs.is_empty() {
+        for Step { db, call } in units(jobs).flat_map(|unit| &unit.steps) {
+            for key in call.keys(*db) {
+                needs.entry(key).or_default();
+            }
+        }
+    }
+    for (key, need) in &wanted.needs {
+        let known = needs.entry(key.clone()).or_default();
+        known.add(need.clone());
+        known.whole |= wanted.rounds >= ROUNDS_MAX;
+    }
+    needs
+}
+
+fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
+    jobs.iter().flat_map(|job| &job.units)
+}
+
+/// What was loaded of each key.
+type Known<'a> = AHashMap<&'a Key, &'a Locked>;
+
+/// Runs every unit in order on one workspace.
+pub(super) fn run(
+    jobs: &[Job],
+    mut workspace: Workspace,
+    requests: &[LoadRequest],
+    locked: &[Locked],
+    now: UnixMs,
+) -> Plan {
+    let known: Known<'_> = requests.iter().map(|r| &r.key).zip(locked).collect();
+    let mut events = None;
+    if jobs.iter().any(|job| job.events.is_active()) {
+        events = Some(Vec::new());
+    }
+    let replies: Vec<Answer> = units(jobs)
+        .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
+        .collect();
+    let is_short = workspace.is_short();
+    let wanted = workspace.take_wanted().into_vec();
+    let mut changes: Vec<(Key, Effect, RowState)> = workspace
+        .take_effects()
+        .into_iter()
+        .map(|(key, effect)| {
+            let row = match known.get(&key) {
+                Some(locked) if !locked.has_row => RowState::Missing,
+                _ => RowState::LockedOrBlind,
+            };
+            (key, effect, row)
+        })
+        .collect();
+    changes.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    let contents = changes
+        .iter()
+        .map(|(key, ..)| known.get(key).and_then(|locked| locked.content_id))
+        .collect();
+    let is_changed = |key: &Key| changes.binary_search_by(|(held, ..)| held.cmp(key)).is_ok();
+    let seen = requests
+        .iter()
+        .zip(locked)
+        .filter(|(request, _)| !is_changed(&request.key))
+        .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
+        .collect();
+    let held = held(units(jobs).zip(&replies), &known, is_changed);
+    Plan {
+        replies,
+        changes,
+        contents,
+        seen,
+        events: events.unwrap_or_default(),
+        held,
+        now,
+        is_short,
+        wanted,
+    }
+}
+
+/// The client that changed each key; none where it may have been several.
+pub(super) fn authors(jobs: &[Job]) -> AHashMap<Key, Option<u64>> {
+    let mut authors: AHashMap<Key, Option<u64>> = AHashMap::new();
+    for unit in units(jobs) {
+        let author = (unit.client != 0).then_some(unit.client);
+        for key in unit.steps.iter().flat_map(|s| s.call.keys(s.db)) {
+            authors
+                .entry(key)
+                .and_modify(|known| *known = (*known).filter(|_| *known == author))
+                .or_insert(author);
+        }
+    }
+    authors
+}
+
+fn run_unit(
+    unit: &Unit,
+    workspace: &mut Workspace,
+    known: &Known<'_>,
+    now: UnixMs,
+    mut events: Option<&mut Vec<Event>>,
+) -> Answer {
+    let holds = |(key, seen): &(Key, Seen)| {
+        // A unit before it in this very batch counts as any other writer.
+        workspace.effect(key).is_none() && known.get(key).is_some_and(|locked| seen.holds(locked))
+    };
+    unit.watched.iter().all(holds).then(|| {
+        let replies = unit.steps.iter();
+        replies
+            .map(|Step { db, call }| match &mut events {
+                Some(events) => engine::execute_telling(call, *db, workspace, now, events),
+                None => engine::execute(call, *db, workspace, now),
+            })
+            .collect()
+    })
+}
+
+/// A row that is missing locks nothing. A unit over several keys that relies on one
+/// of them being absent would see half of another proxy's unit that creates it,
+/// or commit beside it: such keys are held by placeholder rows.
+fn held<'a>(
+    answered: impl Iterator<Item = (&'a Unit, &'a Answer)>,
+    known: &Known<'_>,
+    is_changed: impl Fn(&Key) -> bool,
+) -> Vec<Key> {
+    let mut held = Vec::new();
+    for (unit, answer) in answered {
+        let several = || {
+            unit.steps
+                .iter()
+                .any(|s| s.call.key_indices().nth(1).is_some())
+        };
+        if answer.is_none() || known.is_empty() || !(unit.is_block() || several()) {
+            continue;
+        }
+        let needed = unit.steps.iter().flat_map(|s| engine::needs(&s.call, s.db));
+        let watched = unit.watched.iter().map(|(key, _)| key.clone());
+        let keys: Vec<Key> = needed.map(|(key, _)| key).chain(watched).collect();
+        if unit.is_block() || keys.iter().any(&is_changed) {
+            let is_free = |key: &Key| known.get(key).is_some_and(|locked| !locked.has_row);
+            held.extend(
+                keys.into_iter()
+                    .filter(|key| is_free(key) && !is_changed(key)),
+            );
+        }
+    }
+    held.sort_unstable();
+    held.dedup();
+    held
+}
+
+pub(super) fn is_reserved(key: &Key) -> bool {
+    key.name.starts_with(RESERVED_PREFIX)
+}

@@ -1,0 +1,95 @@
+//! The last step of a batch, beside the lane: the cache is told, then the clients.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::batch::Prepared;
+use super::lane::{Job, Progress};
+use super::{Fence, Phase, Refusal, Waiting};
+use crate::cache::Cache;
+use crate::fault::{self, Point};
+use crate::model::Version;
+use crate::store::{LoadRequest, Outcome, Store};
+
+/// Between two questions what became of a COMMIT.
+const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
+/// Tries to tell the cache before it is condemned.
+const APPLY_TRIES: u32 = 3;
+/// How long a batch waits for the fence when the cache refused its apply.
+const FENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Asks for the outcome until it is decided or `limit` is over.
+pub(super) async fn outcome(
+    store: &Store,
+    prepared: &Prepared,
+    limit: Duration,
+) -> Option<Outcome> {
+    let asked = Instant::now();
+    let mut pause = OUTCOME_PAUSE;
+    loop {
+        let left = limit.checked_sub(asked.elapsed())?;
+        if let Ok(Ok(decided)) = tokio::time::timeout(left, store.outcome(prepared.attempt)).await {
+            return Some(decided);
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+/// The versions that the keys of a committed batch have by now, for the cache.
+pub(super) async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
+    let keys = prepared.changed_keys().into_iter();
+    let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
+    let snapshot = store.snapshot(&headers).await.ok()?;
+    Some(snapshot.keys.iter().map(|found| found.version).collect())
+}
+
+/// The last step of a batch, beside the lane.
+pub(super) struct Telling {
+    pub(super) cache: Arc<Cache>,
+    pub(super) fence: Arc<Fence>,
+    pub(super) progress: Arc<Progress>,
+    pub(super) waiting: Arc<Waiting>,
+}
+
+impl Telling {
+    /// Tells the cache, then those whose jobs these are.
+    pub(super) async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
+        self.waiting.note(prepared.changed_names());
+        fault::reached(Point::BeforeApply).await;
+        let told = self.tell(&prepared).await;
+        fault::reached(Point::BeforeReply).await;
+        self.progress.finish(prepared.number);
+        let mut replies = prepared.replies.into_iter();
+        for job in jobs {
+            let own = replies.by_ref().take(job.units.len()).collect();
+            job.answer(told.clone().map(|()| own));
+        }
+    }
+
+    /// Returns once the cache has confirmed, or is out of use everywhere.
+    async fn tell(&self, prepared: &Prepared) -> Result<(), Refusal> {
+        let Phase::Active(generation) = prepared.phase else {
+            return Ok(());
+        };
+        let applied = prepared.applied(&self.cache);
+        if applied.is_empty() {
+            return Ok(());
+        }
+        for attempt in 0..APPLY_TRIES {
+            if self.fence.phase() != prepared.phase {
+                break;
+            }
+            match self.cache.apply(generation, &prepared.id, &applied).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
+            }
+        }
+        let fenced = self.fence.after(generation, FENCE_MAX).await;
+        fenced.map(drop).map_err(|_| {
+            Refusal::Unknown(
+                "it is committed, but a cache that could not be told is still in use".into(),
+            )
+        })
+    }
+}
