@@ -693,7 +693,9 @@ struct Telling {
 
 impl Telling {
     async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
-        self.waiting.note(prepared.changed_names());
+        if self.waiting.is_any() {
+            self.waiting.note(prepared.written(&jobs).into_iter());
+        }
         let told = self.tell(&prepared).await;
         self.progress.finish(prepared.number);
         let mut replies = prepared.replies.into_iter();

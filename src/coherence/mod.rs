@@ -14,7 +14,7 @@ mod sweep;
 mod unit;
 mod waiting;
 
-pub use audience::{Audience, Change};
+pub use audience::{Audience, Change, Ear};
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::Lane;
