@@ -148,6 +148,7 @@ impl Waiting {
             client,
             answer,
             stage: Stage::Waits,
+            checked: None,
         };
         let mut queue = self.lock();
         let number = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;

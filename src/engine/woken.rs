@@ -11,10 +11,14 @@ use crate::model::{Db, Key, Reply, Request, UnixMs};
 /// `call`, which waits, for those of its keys alone that `is_kept` names.
 pub fn narrowed(call: &Call, is_kept: impl Fn(&[u8]) -> bool) -> Call {
     let request = &call.request;
-    let kept: Vec<usize> = call
-        .key_indices()
-        .filter(|index| is_kept(request.arg(*index)))
-        .collect();
+    let mut kept: Vec<usize> = Vec::new();
+    for index in call.key_indices() {
+        let is_new = |other: &usize| request.arg(*other) != request.arg(index);
+        // One that is named again counts where it stands first, as in Redis.
+        if is_kept(request.arg(index)) && kept.iter().all(is_new) {
+            kept.push(index);
+        }
+    }
     let from = |index: usize| (index..request.len()).map(|index| request.arg(index));
     let count = kept.len().to_string();
     let mut args: Vec<&[u8]> = Vec::with_capacity(request.len());
@@ -122,6 +126,7 @@ mod tests {
                 "XREAD COUNT 2 BLOCK 0 STREAMS a b c 1-1 2-2 3-3",
                 "XREAD COUNT 2 BLOCK 0 STREAMS b 2-2",
             ),
+            ("XREAD BLOCK 0 STREAMS b b $ 1", "XREAD BLOCK 0 STREAMS b $"),
             (
                 "XREADGROUP GROUP g c NOACK BLOCK 5 STREAMS a b > >",
                 "XREADGROUP GROUP g c NOACK BLOCK 5 STREAMS b >",

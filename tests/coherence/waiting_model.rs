@@ -2,7 +2,7 @@
 //! and the same clients served with the same.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use crate::support::{Client, Redis, Stack, Value, process, seed};
 
 const CLIENTS: usize = 12;
-const STEPS: usize = 250;
+const STEPS: usize = 150;
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// One side: Freshet or Redis.
@@ -212,12 +212,26 @@ impl Pair {
     }
 }
 
-/// `FRESHET_SEED` repeats one run.
+/// `FRESHET_SEED` repeats one run, `FRESHET_DIFFERENTIAL_SECONDS` makes more of them.
 #[test]
 fn the_same_clients_are_served_with_the_same_as_by_redis() {
     let stack = Stack::start().unwrap();
     let judge = Redis::start().unwrap();
-    let seed = seed::seed();
+    let (start, limit) = (
+        Instant::now(),
+        seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 10),
+    );
+    let mut seed = seed::seed();
+    loop {
+        run(seed, &stack, &judge);
+        seed += 1;
+        if start.elapsed() > limit || seed::is_replay() {
+            return;
+        }
+    }
+}
+
+fn run(seed: u64, stack: &Stack, judge: &Redis) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut pair = Pair {
         freshet: Side::new(stack.program.address()),
@@ -225,9 +239,12 @@ fn the_same_clients_are_served_with_the_same_as_by_redis() {
         waits: vec![false; CLIENTS],
         trace: vec![format!("FRESHET_SEED={seed}")],
     };
-    for client in 0..CLIENTS {
-        let client = &mut pair.redis.clients[client];
-        client.set_reply_limit(Duration::from_millis(2)).unwrap();
+    for side in [&mut pair.freshet, &mut pair.redis] {
+        side.actor.ok(&["FLUSHALL"]).unwrap();
+        process::await_true("nobody waits", LIMIT, || side.blocked() == 0).unwrap();
+    }
+    for client in &mut pair.redis.clients {
+        client.set_reply_limit(Duration::from_millis(1)).unwrap();
     }
     for step in 0..STEPS {
         pair.step(&mut rng, step);

@@ -47,6 +47,9 @@ pub struct Waiter {
     pub answer: oneshot::Sender<Result<Reply, Refusal>>,
     /// What is being done for it.
     pub stage: Stage,
+    /// Keys of another type than what it waits for, once those were checked for which
+    /// others waited when it came.
+    pub checked: Option<Vec<Key>>,
 }
 
 /// What is being done for a waiter.
@@ -348,39 +351,41 @@ impl Queue {
         }
     }
 
-    /// How a waiter that has just come is tried. Keys for which others
-    /// already wait are theirs.
+    /// How a waiter that has just come is tried. Keys for which others already wait
+    /// are theirs; of those only is asked first whether they hold what is waited for,
+    /// since one of another type refuses the call.
     fn first_try(&self, number: u64) -> Option<(Try, Unit)> {
         let waiter = self.waiters.get(&number)?;
         if waiter.answer.is_closed() {
             return None;
         }
-        let is_free = |key: &Key| {
-            let place = self.places.get(key);
+        let held = |key: &&Key| {
+            let place = self.places.get(*key);
             let line = place.and_then(|place| place.line(&waiter.taking));
             let first = line.into_iter().flatten().find(|number| {
                 let other = self.waiters.get(number);
                 other.is_some_and(|other| !other.answer.is_closed())
             });
-            first.is_none_or(|first| *first == number)
+            first.is_some_and(|first| *first < number)
         };
-        let free = waiter.keys.iter().filter(|key| is_free(key)).count();
         let whole = || Unit::single(waiter.db, waiter.call.clone()).by(waiter.client);
-        match &waiter.taking {
-            Taking::Deliveries(_) if free == 0 && waiter.keys.len() == 1 => None,
-            Taking::Nothing | Taking::Deliveries(_) => Some((Try::First, whole())),
-            _ if free == waiter.keys.len() => Some((Try::First, whole())),
-            taking if free == 0 => {
-                let unit = wake::check(taking, &waiter.keys, waiter.client);
-                Some((Try::Check, unit))
+        match (&waiter.taking, &waiter.checked) {
+            (Taking::Deliveries(_), _) if waiter.keys.iter().all(|key| held(&key)) => None,
+            (Taking::Nothing | Taking::Deliveries(_), _) => Some((Try::First, whole())),
+            (_, Some(refusing)) => {
+                let is_open = |key: &&Key| refusing.contains(key) || !held(key);
+                let open: Vec<&Key> = waiter.keys.iter().filter(is_open).collect();
+                let is_open = |name: &[u8]| open.iter().any(|key| key.name == name);
+                let unit = wake::first(&waiter.call, waiter.db, waiter.client, is_open);
+                (!open.is_empty()).then_some((Try::First, unit))
             }
-            _ => {
-                let is_free = |name: &[u8]| {
-                    let mut keys = waiter.keys.iter();
-                    keys.any(|key| key.name == name && is_free(key))
-                };
-                let unit = wake::first(&waiter.call, waiter.db, waiter.client, is_free);
-                Some((Try::First, unit))
+            (taking, None) => {
+                let held: Vec<Key> = waiter.keys.iter().filter(held).cloned().collect();
+                if held.is_empty() {
+                    return Some((Try::First, whole()));
+                }
+                let unit = wake::check(taking, &held, waiter.client);
+                Some((Try::Check(held), unit))
             }
         }
     }
@@ -394,7 +399,11 @@ impl Queue {
             let outcome = match (replies.next(), &failed) {
                 (Some(answer), _) => {
                     let replies = answer.into_iter().flatten();
-                    wake::outcome(tried, &taking, replies).map(Ok)
+                    if let Try::Check(keys) = tried {
+                        self.note_check(number, keys, replies);
+                        continue;
+                    }
+                    wake::outcome(&tried, &taking, replies).map(Ok)
                 }
                 // A client that already waits is not told that the store is away for a moment.
                 (None, Some(_)) if tried == Try::Woken => None,
@@ -424,6 +433,21 @@ impl Queue {
                 self.make_due(line, Due { from: 0, count });
             }
         }
+    }
+
+    /// Keeps which of `keys` refuse a waiter that has just come, and lets it be tried.
+    fn note_check(&mut self, number: u64, keys: Vec<Key>, replies: impl Iterator<Item = Reply>) {
+        let Some(waiter) = self.waiters.get_mut(&number) else {
+            return;
+        };
+        let found = keys.into_iter().zip(replies);
+        let refusing = found.filter(|(_, reply)| matches!(reply, Reply::Error(_)));
+        waiter.checked = Some(refusing.map(|(key, _)| key).collect());
+        if waiter.stage == Stage::Withdrawn {
+            return self.conclude(number, None);
+        }
+        waiter.stage = Stage::Waits;
+        self.fresh.insert(number);
     }
 
     /// Answers a waiter that was tried, or lets it wait on.

@@ -44,12 +44,12 @@ impl Taking {
 }
 
 /// What is tried for a waiter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Try {
     /// The call as it came, or for those of its keys that nobody else waits for.
     First,
-    /// Only whether its keys hold what it waits for: others come before it.
-    Check,
+    /// Only whether these keys hold what it waits for: others come before it.
+    Check(Vec<Key>),
     /// The call for one key that was written.
     Woken,
 }
@@ -66,7 +66,8 @@ pub fn woken(call: &Call, key: &Key, client: u64) -> Unit {
     unit
 }
 
-/// The unit that finds out whether a call may wait for `keys` at all.
+/// The unit that finds out which of `keys` hold something else than what is waited for:
+/// an error for each of those.
 pub fn check(taking: &Taking, keys: &[Key], client: u64) -> Unit {
     let name = match taking {
         Taking::Items => "LLEN",
@@ -93,21 +94,16 @@ pub fn first(call: &Call, db: Db, client: u64, is_free: impl Fn(&[u8]) -> bool) 
 
 /// What the replies to a try of a call that takes `taking` come to; `None`: it goes on waiting.
 pub fn outcome(
-    tried: Try,
+    tried: &Try,
     taking: &Taking,
     replies: impl IntoIterator<Item = Reply>,
 ) -> Option<Reply> {
     let mut replies: Vec<Reply> = replies.into_iter().collect();
-    if tried == Try::Check {
-        return replies
-            .into_iter()
-            .find(|reply| matches!(reply, Reply::Error(_)));
-    }
     let reply = replies.pop()?;
     if let Some(kind) = replies.pop() {
         return typed_outcome(taking, &kind, reply);
     }
-    let goes_on = is_null(&reply) || tried == Try::Woken && is_error(&reply, b"WRONGTYPE");
+    let goes_on = is_null(&reply) || *tried == Try::Woken && is_error(&reply, b"WRONGTYPE");
     (!goes_on).then_some(reply)
 }
 
