@@ -16,15 +16,18 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// One side: Freshet or Redis.
 struct Side {
     address: SocketAddr,
+    /// How long a reply to a command that may wait is waited for.
+    patience: Duration,
     clients: Vec<Client>,
     ids: Vec<String>,
     actor: Client,
 }
 
 impl Side {
-    fn new(address: SocketAddr) -> Self {
+    fn new(address: SocketAddr, patience: Duration) -> Self {
         let mut side = Self {
             address,
+            patience,
             clients: Vec::new(),
             ids: vec![String::new(); CLIENTS],
             actor: Client::connect(address).unwrap(),
@@ -39,6 +42,7 @@ impl Side {
     fn identify(&mut self, client: usize) {
         let id = self.clients[client].integer(&["CLIENT", "ID"]).unwrap();
         self.ids[client] = id.to_string();
+        self.clients[client].set_reply_limit(self.patience).unwrap();
     }
 
     fn blocked(&mut self) -> usize {
@@ -234,17 +238,14 @@ fn the_same_clients_are_served_with_the_same_as_by_redis() {
 fn run(seed: u64, stack: &Stack, judge: &Redis) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut pair = Pair {
-        freshet: Side::new(stack.program.address()),
-        redis: Side::new(judge.address()),
+        freshet: Side::new(stack.program.address(), LIMIT),
+        redis: Side::new(judge.address(), Duration::from_millis(1)),
         waits: vec![false; CLIENTS],
         trace: vec![format!("FRESHET_SEED={seed}")],
     };
     for side in [&mut pair.freshet, &mut pair.redis] {
         side.actor.ok(&["FLUSHALL"]).unwrap();
         process::await_true("nobody waits", LIMIT, || side.blocked() == 0).unwrap();
-    }
-    for client in &mut pair.redis.clients {
-        client.set_reply_limit(Duration::from_millis(1)).unwrap();
     }
     for step in 0..STEPS {
         pair.step(&mut rng, step);

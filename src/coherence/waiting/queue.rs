@@ -78,6 +78,13 @@ struct Line {
     taking: Taking,
 }
 
+impl Line {
+    /// Whether `waiter` stands in it.
+    fn has(&self, waiter: &Waiter) -> bool {
+        waiter.taking == self.taking && waiter.keys.contains(&self.key)
+    }
+}
+
 /// Who of a line is to be tried.
 #[derive(Clone, Copy, Debug)]
 struct Due {
@@ -104,6 +111,8 @@ pub struct Round {
     /// Whose they are, and what each tries.
     tried: Vec<(u64, Try, Taking)>,
     lines: Vec<LineTries>,
+    /// Lines that were ready, in their order.
+    earlier: Vec<Line>,
 }
 
 /// Who of a line that was ready is tried for that.
@@ -256,6 +265,18 @@ impl Queue {
         }
     }
 
+    /// The same, before all others.
+    fn make_due_first(&mut self, line: Line, due: Due) {
+        if self.due.contains_key(&line) {
+            self.ready.retain(|other| *other != line);
+            self.ready.push_front(line.clone());
+            self.make_due(line, due);
+        } else {
+            self.due.insert(line.clone(), due);
+            self.ready.push_front(line);
+        }
+    }
+
     /// The keys of the next look, `limit` at most, in turn.
     pub fn next_look(&mut self, limit: usize) -> Vec<Key> {
         use std::ops::Bound::{Excluded, Unbounded};
@@ -330,14 +351,21 @@ impl Queue {
         let mut tried = Vec::new();
         let mut rest = None;
         for (number, waiter) in waiting {
-            // One that is tried for another reason: nobody may pass it meanwhile.
-            if tried.len() == due.count || tries.contains_key(&number) {
+            // One that is tried for another reason, or may get something from a key that
+            // was written earlier: nobody may pass it meanwhile.
+            if tried.len() == due.count
+                || tries.contains_key(&number)
+                || round.earlier.iter().any(|earlier| earlier.has(waiter))
+            {
                 rest = Some(number);
                 break;
             }
             let unit = wake::woken(&waiter.call, &line.key, waiter.client);
             tries.insert(number, (Try::Woken, unit));
             tried.push(number);
+        }
+        if rest.is_some() || !tried.is_empty() {
+            round.earlier.push(line.clone());
         }
         if !tried.is_empty() {
             round.lines.push(LineTries {
@@ -392,7 +420,7 @@ impl Queue {
 
     /// Hands out what the tries of a round got.
     pub fn settle(&mut self, round: Round, replies: Result<Vec<Answer>, Refusal>) {
-        let mut served = BTreeSet::new();
+        let mut outcomes = Vec::with_capacity(round.tried.len());
         let failed = replies.as_ref().err().cloned();
         let mut replies = replies.unwrap_or_default().into_iter();
         for (number, tried, taking) in round.tried {
@@ -410,27 +438,40 @@ impl Queue {
                 (None, Some(refusal)) => Some(Err(refusal.clone())),
                 (None, None) => Some(Err(Refusal::Stopping)),
             };
-            if outcome.is_some() {
-                served.insert(number);
-            }
+            outcomes.push((number, outcome));
+        }
+        self.settle_lines(round.lines, failed.as_ref(), &outcomes);
+        for (number, outcome) in outcomes {
             self.conclude(number, outcome);
         }
+    }
+
+    /// Makes lines due again of which all who were tried were served: there may be more.
+    /// They come before those that were written later.
+    fn settle_lines(
+        &mut self,
+        lines: Vec<LineTries>,
+        failed: Option<&Refusal>,
+        outcomes: &[(u64, Option<Result<Reply, Refusal>>)],
+    ) {
+        let served = outcomes.iter().filter(|(_, outcome)| outcome.is_some());
+        let served: BTreeSet<u64> = served.map(|(number, _)| *number).collect();
         for LineTries {
             line,
             due,
             tried,
             rest,
-        } in round.lines
+        } in lines.into_iter().rev()
         {
             if failed.is_some() {
-                self.make_due(line, due);
+                self.make_due_first(line, due);
             } else if line.taking == Taking::Nothing {
                 if let Some(from) = rest {
-                    self.make_due(line, Due { from, ..due });
+                    self.make_due_first(line, Due { from, ..due });
                 }
             } else if tried.iter().all(|number| served.contains(number)) {
                 let count = (tried.len() * 2).clamp(1, TRIED_MAX);
-                self.make_due(line, Due { from: 0, count });
+                self.make_due_first(line, Due { from: 0, count });
             }
         }
     }
