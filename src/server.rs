@@ -200,6 +200,9 @@ impl Running {
             }
         });
         let hub = Arc::new(Hub::new(config, flow.clone()));
+        if let Some(file) = &settings.acl.file {
+            hub.users.load(file).map_err(anyhow::Error::msg)?;
+        }
         let (finish, finished) = oneshot::channel();
         let clients = tokio::spawn(listener.serve(hub, async {
             // A sender that is gone is also a reason to finish.

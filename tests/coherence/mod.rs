@@ -8,3 +8,4 @@ mod eviction;
 mod order;
 mod outage;
 mod waiting_model;
+mod waiting_scale;
