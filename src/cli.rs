@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::Users;
 use crate::config::{Config, ConfigError, Environment};
 use crate::dev::{self, DevOptions};
 use crate::server::{self, Addresses, ConfigSource, Settings, StopSignal};
@@ -120,6 +121,10 @@ fn print_addresses(addresses: &Addresses) {
 
 fn check_config(option: &ConfigOption) -> anyhow::Result<()> {
     let config = option.load(&Config::process_environment())?;
+    if let Some(file) = &config.acl.file {
+        let users = Users::default().load(file);
+        users.map_err(anyhow::Error::msg)?;
+    }
     let file = option.path();
     let file = file
         .as_deref()

@@ -1,30 +1,31 @@
 //! One command's story: class -> route -> strategy. Read this first.
 //!
 //! - A read goes to the cache as the client sent it; a reply that a missing
-//!   key could also have given is looked into (`coherence::Reads`).
+//!   key could also have given is looked into (`flow/read.rs`, `coherence::Reads`).
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
+//! - What waits until something is written is tried by `coherence::Waiting` (`flow/waits.rs`).
 //! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
+mod certain;
+mod companion;
+mod read;
+mod waits;
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::join_all;
+use bytes::BytesMut;
 
-use crate::cache::{Cache, CacheError, RESERVED_PREFIX, Replies};
+pub use self::waits::{Wait, may_wait};
+use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Phase, Reads, Ticket, Unit, Waiting,
-    purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
-use crate::engine::{self, Content, Loaded, Workspace};
-use crate::model::{Db, Generation, Key, Kind, Protocol, Reply, Request, UnixMs};
+use crate::model::{Db, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
 use crate::store::{self, Store};
@@ -35,9 +36,6 @@ const KEY_BYTES_MAX: usize = 2600;
 /// A larger unit does not fit into a message of PostgreSQL's protocol (1 GB).
 const UNIT_BYTES_MAX: usize = 900 << 20;
 
-/// Misses of one connection that are worked on at once.
-const MISSES_MAX: usize = 64;
-
 /// What the data path must know of the connection that a call came from.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
@@ -47,36 +45,6 @@ pub struct Origin {
     pub protocol: Protocol,
     /// The client's number.
     pub client: u64,
-}
-
-/// A call that waits; dropping this ends it.
-pub struct Wait {
-    ticket: Ticket,
-    limit: Option<Duration>,
-}
-
-impl Wait {
-    /// How long it waits; `None`: for ever.
-    pub fn limit(&self) -> Option<Duration> {
-        self.limit
-    }
-
-    /// Ready when it got something.
-    pub fn poll_reply(&mut self, context: &mut Context<'_>) -> Poll<Reply> {
-        let answer = self.ticket.poll_answer(context);
-        answer.map(|answer| answer.unwrap_or_else(|refusal| refusal.reply()))
-    }
-
-    /// Ends it. What a try that was under way still got is the reply, else null.
-    pub async fn give_up(self) -> Reply {
-        let answer = self.ticket.withdraw().await;
-        answer.unwrap_or_else(|refusal| refusal.reply())
-    }
-}
-
-/// Whether `call` waits if there is nothing; one whose time to wait is refused does not.
-pub fn may_wait(call: &Call) -> bool {
-    matches!(engine::waits(call), Some(Ok(_)))
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -161,10 +129,10 @@ impl Flow {
             Arc::clone(&cache),
             Arc::clone(&fence),
             &config.commit,
-            audience,
+            Arc::clone(&audience),
         );
         let loader = Loader::start(&store);
-        let (waiting, waker) = Waiting::start(&lane, &store);
+        let (waiting, waker) = Waiting::start(&lane, &store, &audience);
         let reads = Reads::new(
             Arc::clone(&cache),
             Arc::clone(&store),
@@ -209,33 +177,6 @@ impl Flow {
         }
     }
 
-    /// Lets a call that blocks wait until it gets something, for as long as it says.
-    /// An error reply where it does not come to that.
-    pub fn wait(&self, origin: Origin, call: &Call) -> Result<Wait, Reply> {
-        if let Some(refusal) = oversized(call) {
-            return Err(refusal);
-        }
-        let Some(Ok(timeout)) = engine::waits(call) else {
-            return Err(Reply::error(
-                "ERR Freshet internal error: the command does not wait",
-            ));
-        };
-        let unit = Unit::single(origin.db, call.clone()).by(origin.client);
-        let keys = engine::waited_keys(call, origin.db);
-        Ok(Wait {
-            ticket: self.parts.waiting.enter(unit, keys),
-            limit: match timeout {
-                engine::Timeout::Never => None,
-                engine::Timeout::After(limit) => Some(limit),
-            },
-        })
-    }
-
-    /// How many calls wait for something to be written.
-    pub fn waiting(&self) -> usize {
-        self.parts.waiting.len()
-    }
-
     /// Runs the data commands of one connection in order (all classes but
     /// `Local` and `Unserved`) and appends their encoded replies to `out`,
     /// one each, in the same order.
@@ -278,6 +219,7 @@ impl Flow {
                 let reply = self.parts.keyspace.flush(call, db).await;
                 // Also after an error: it may have been done.
                 self.parts.broker.hear_flush();
+                self.parts.waiting.note_all();
                 reply
             }
             _ => self.parts.keyspace.read(call, db).await,
@@ -304,154 +246,6 @@ impl Flow {
                 resp::encode(&reply.unwrap_or(Reply::Null), origin.protocol, out);
             }
         }
-    }
-
-    async fn read(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
-        let Some(first) = self.ask_cache(origin, calls).await else {
-            for chunk in calls.chunks(MISSES_MAX) {
-                for reply in join_all(chunk.iter().map(|call| self.miss(origin, call))).await {
-                    resp::encode(&reply, origin.protocol, out);
-                }
-            }
-            return;
-        };
-        let mut slices = first.iter();
-        let mut doubtful = Vec::new();
-        let mut answers: Vec<&[u8]> = Vec::with_capacity(calls.len());
-        for (index, call) in calls.iter().enumerate() {
-            let last = slices
-                .by_ref()
-                .nth(replies_to(call) - 1)
-                .unwrap_or_default();
-            if !is_certain(call, last) {
-                doubtful.push(index);
-            }
-            answers.push(last);
-        }
-        self.parts
-            .reads
-            .count_hits((calls.len() - doubtful.len()) as u64);
-        if doubtful.is_empty() && first.len() == calls.len() {
-            out.extend_from_slice(first.bytes());
-            return;
-        }
-        let mut settled = Vec::with_capacity(doubtful.len());
-        for chunk in doubtful.chunks(MISSES_MAX) {
-            let looked = chunk
-                .iter()
-                .map(|&index| self.look_into(origin, &calls[index], answers[index]));
-            settled.extend(join_all(looked).await);
-        }
-        let mut settled = doubtful.into_iter().zip(settled).peekable();
-        for (index, bytes) in answers.iter().enumerate() {
-            match settled.next_if(|(at, _)| *at == index) {
-                Some((_, reply)) => resp::encode(&reply, origin.protocol, out),
-                None => out.extend_from_slice(bytes),
-            }
-        }
-    }
-
-    /// Sends reads to the cache together. `None`: it may not be used, or failed.
-    async fn ask_cache(&self, origin: Origin, calls: &[Call]) -> Option<Replies> {
-        let Phase::Active(generation) = self.parts.fence.phase() else {
-            return None;
-        };
-        let mut expected = 0;
-        let mut blocks: Vec<Bytes> = Vec::new();
-        for call in calls {
-            expected += replies_to(call);
-            if call.command.class == Class::Expiry {
-                blocks.push(expiry_block(call));
-            }
-        }
-        let mut blocks = blocks.iter();
-        let requests = calls.iter().map(|call| match call.command.class {
-            Class::Expiry => blocks.next().map_or(&b""[..], |block| &block[..]),
-            _ => &call.request.raw()[..],
-        });
-        match self
-            .parts
-            .cache
-            .read(origin.db, origin.protocol, requests, expected)
-            .await
-        {
-            Ok(replies) => self.parts.fence.allows_hit(generation).then_some(replies),
-            Err(error) => {
-                self.parts.fence.cache_failed(generation, &error, 0).await;
-                None
-            }
-        }
-    }
-
-    /// A reply that is not certain: the true expiry, or a key that may be missing.
-    async fn look_into(&self, origin: Origin, call: &Call, reply: &[u8]) -> Reply {
-        if call.command.class == Class::Expiry
-            && let Some(found) = told_expiry(reply)
-        {
-            return expiry_reply(call, origin.db, found, self.parts.store.clock().now());
-        }
-        self.miss(origin, call).await
-    }
-
-    async fn miss(&self, origin: Origin, call: &Call) -> Reply {
-        self.parts
-            .reads
-            .miss(call, origin.db, |generation| {
-                self.read_checked(origin, call, generation)
-            })
-            .await
-    }
-
-    /// The command, and in the same MULTI whether all its keys are there or known
-    /// to be absent; `None` if one is not.
-    async fn read_checked(
-        &self,
-        origin: Origin,
-        call: &Call,
-        generation: Generation,
-    ) -> Result<Option<Reply>, CacheError> {
-        if call.command.class == Class::Expiry {
-            return Ok(self
-                .ask_cache(origin, std::slice::from_ref(call))
-                .await
-                .and_then(|replies| {
-                    let found = told_expiry(&replies.get(replies.len() - 1))?;
-                    Some(expiry_reply(
-                        call,
-                        origin.db,
-                        found,
-                        self.parts.store.clock().now(),
-                    ))
-                }));
-        }
-        let keys: Vec<Bytes> = call.key_names().collect();
-        let mut block = BytesMut::new();
-        block.extend_from_slice(Request::from_args(&["MULTI"]).raw());
-        block.extend_from_slice(call.request.raw());
-        for key in &keys {
-            block.extend_from_slice(Request::from_args(&[&b"EXISTS"[..], key]).raw());
-            block.extend_from_slice(Request::from_args(&[&b"GET"[..], &companion(key)]).raw());
-        }
-        block.extend_from_slice(Request::from_args(&["EXEC"]).raw());
-        let count = 2 * keys.len() + 3;
-        let block = [&block[..]];
-        let replies = self
-            .parts
-            .cache
-            .read(origin.db, origin.protocol, block.into_iter(), count)
-            .await?;
-        if !self.parts.fence.allows_hit(generation) {
-            return Ok(None);
-        }
-        let Ok(Reply::Array(mut items)) = resp::decode_reply(&replies.get(count - 1)) else {
-            return Err(CacheError::Refused("EXEC was refused".into()));
-        };
-        let known = items[1..].chunks(2).all(|pair| match pair {
-            [Reply::Integer(1), _] => true,
-            [_, Reply::Bulk(companion)] => Companion::parse(companion).is_some_and(|c| c.absent),
-            _ => false,
-        });
-        Ok(known.then(|| items.swap_remove(0)))
     }
 
     /// Messages, notifications and clients that keep copies.
@@ -528,165 +322,4 @@ fn oversized(call: &Call) -> Option<Reply> {
     long.then(|| {
         Reply::error("ERR the key is longer than 2600 bytes, which PostgreSQL cannot index")
     })
-}
-
-/// How many replies the cache gives to what is sent for `call`.
-fn replies_to(call: &Call) -> usize {
-    match call.command.class {
-        Class::Expiry => 4,
-        _ => 1,
-    }
-}
-
-/// The native's end and the companion, at one moment.
-fn expiry_block(call: &Call) -> Bytes {
-    let key = call.request.arg(1);
-    let mut block = BytesMut::new();
-    block.extend_from_slice(Request::from_args(&["MULTI"]).raw());
-    block.extend_from_slice(Request::from_args(&[b"PEXPIRETIME", key]).raw());
-    block.extend_from_slice(Request::from_args(&[&b"GET"[..], &companion(key)]).raw());
-    block.extend_from_slice(Request::from_args(&["EXEC"]).raw());
-    block.freeze()
-}
-
-/// Whether only a key that is there can have given this encoded reply.
-fn is_certain(call: &Call, reply: &[u8]) -> bool {
-    if call.command.class == Class::Expiry {
-        return false;
-    }
-    if reply.starts_with(b"-") {
-        return reply.starts_with(b"-WRONGTYPE")
-            || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key");
-    }
-    let keys = call.key_indices().count();
-    match reply {
-        [b':', digits @ ..] if keys > 1 => {
-            counts_keys(call) && digits.strip_suffix(b"\r\n") == Some(keys.to_string().as_bytes())
-        }
-        [b'*', ..] if call.command.name == "MGET" => !has_null(reply),
-        _ if keys > 1 => false,
-        b"+none\r\n" | b"$0\r\n\r\n" => false,
-        [b'$', b'1'..=b'9', ..] | [b'+' | b',', ..] => true,
-        [b':', b'1'..=b'9', ..] => true,
-        [b'*' | b'%' | b'~', b'1'..=b'9', ..] => !answers_each(call) && !reply.ends_with(b"*0\r\n"),
-        _ => false,
-    }
-}
-
-/// Commands that reply with as many elements as were asked for, though the key
-/// is missing.
-fn answers_each(call: &Call) -> bool {
-    matches!(
-        call.command.name,
-        "HMGET"
-            | "SMISMEMBER"
-            | "ZMSCORE"
-            | "GEOPOS"
-            | "GEOHASH"
-            | "LPOS"
-            | "BITFIELD_RO"
-            | "BITFIELD"
-    )
-}
-
-/// Commands whose reply is the number of their keys that are there.
-fn counts_keys(call: &Call) -> bool {
-    matches!(call.command.name, "EXISTS" | "TOUCH")
-}
-
-/// Whether an array of bulk strings has a null among them.
-fn has_null(array: &[u8]) -> bool {
-    let mut rest = array;
-    let mut is_header = true;
-    while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
-        let (line, after) = rest.split_at(end + 1);
-        rest = after;
-        if std::mem::take(&mut is_header) {
-            continue;
-        }
-        let length = line
-            .strip_prefix(b"$")
-            .and_then(|line| line.strip_suffix(b"\r\n"));
-        match length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse::<usize>().ok()) {
-            Some(length) => rest = rest.get(length + 2..).unwrap_or_default(),
-            None => return true,
-        }
-    }
-    false
-}
-
-/// The part of a companion that readers understand; `functions.lua` writes it.
-struct Companion {
-    absent: bool,
-    expires_at: Option<UnixMs>,
-}
-
-impl Companion {
-    /// `None` while writers are in flight, or if nothing is known of the content.
-    fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let mut fields = text.split(' ');
-        let (_floor, content, expiry, _lease, writers) = (
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-            fields.next()?,
-        );
-        if !writers.is_empty() || content == "-" {
-            return None;
-        }
-        Some(Self {
-            absent: content.starts_with('a'),
-            expires_at: expiry.parse().ok().map(UnixMs),
-        })
-    }
-}
-
-/// The companion's name in the cache; `functions.lua` makes the same.
-fn companion(key: &[u8]) -> Vec<u8> {
-    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
-        key[open + 1..]
-            .iter()
-            .position(|&byte| byte == b'}')
-            .filter(|&length| length > 0)
-    });
-    let mut name = Vec::with_capacity(key.len() + 5);
-    name.extend_from_slice(RESERVED_PREFIX);
-    if tag.is_some() {
-        name.push(b'C');
-        name.extend_from_slice(key);
-    } else {
-        name.extend_from_slice(b"c{");
-        name.extend_from_slice(key);
-        name.push(b'}');
-    }
-    name
-}
-
-/// The true expiry, if the cache knows it: `Some(None)` lives for ever.
-fn told_expiry(exec: &[u8]) -> Option<Option<UnixMs>> {
-    let Ok(Reply::Array(items)) = resp::decode_reply(&Bytes::copy_from_slice(exec)) else {
-        return None;
-    };
-    match items.as_slice() {
-        [Reply::Integer(ends), _] if *ends > 0 && ends % 2 == 0 => Some(None),
-        [Reply::Integer(ends), Reply::Bulk(companion)] if *ends > 0 => {
-            let companion = Companion::parse(companion)?;
-            companion.expires_at.filter(|_| !companion.absent).map(Some)
-        }
-        _ => None,
-    }
-}
-
-fn expiry_reply(call: &Call, db: Db, expires_at: Option<UnixMs>, now: UnixMs) -> Reply {
-    let mut workspace = Workspace::default();
-    let content = Content::Header(Kind::String);
-    let loaded = Loaded {
-        version: Default::default(),
-        content,
-        expires_at,
-    };
-    workspace.load(Key::new(db, call.request.arg_bytes(1)), loaded);
-    engine::execute(call, db, &mut workspace, now)
 }

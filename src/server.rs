@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::Admin;
-use crate::client::Hub;
+use crate::client::{Hub, Users};
 use crate::config::{Config, Environment, Runtime, TakesEffect};
 use crate::flow::Flow;
 use crate::net::Listener;
@@ -175,10 +175,14 @@ struct Running {
 }
 
 impl Running {
-    /// Binds the sockets first, so that an occupied port is found before
-    /// anything was changed; clients wait in the backlog until all is up.
+    /// Reads the users and binds the sockets first, so that mistakes and an occupied
+    /// port are found before anything was changed; clients wait in the backlog until all is up.
     async fn start(config: watch::Receiver<Arc<Config>>) -> anyhow::Result<Self> {
         let settings = config.borrow().clone();
+        let users = Users::default();
+        if let Some(file) = &settings.acl.file {
+            users.load(file).map_err(anyhow::Error::msg)?;
+        }
         let listener = Listener::bind(&settings.listen).await?;
         let admin_socket = TcpListener::bind(settings.admin.address)
             .await
@@ -199,7 +203,7 @@ impl Running {
                 tracing::error!(%error, "the admin address is not served any more");
             }
         });
-        let hub = Arc::new(Hub::new(config, flow.clone()));
+        let hub = Arc::new(Hub::new(config, flow.clone(), users));
         let (finish, finished) = oneshot::channel();
         let clients = tokio::spawn(listener.serve(hub, async {
             // A sender that is gone is also a reason to finish.

@@ -44,6 +44,10 @@ pub const BATCH_SECONDS: &str = "freshet_batch_seconds";
 /// Units that wait for a commit lane.
 pub const LANE_UNITS: &str = "freshet_commit_lane_units";
 
+/// Keys that clients waited for and that were written, by how that was noticed: `by`
+/// (`commit` of this proxy, `message` of another, `look` at the store).
+pub const WAKES: &str = "freshet_wakes_total";
+
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
@@ -125,6 +129,7 @@ fn describe() {
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time that COMMIT took");
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time from a batch's first step to its clients' replies");
     describe_gauge!(LANE_UNITS, "Units that wait for a commit lane");
+    describe_counter!(WAKES, "Keys that clients waited for and that were written, by how that was noticed (commit, message, look)");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass)");

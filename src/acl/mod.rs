@@ -5,11 +5,13 @@
 //! Nothing here does I/O or reads a clock.
 
 mod catalogue;
+mod file;
 mod password;
 mod selector;
 mod user;
 
 pub use catalogue::{CATEGORIES, category_commands};
+pub use file::{join_selectors, parse_file, write_file};
 pub use password::Password;
 pub use selector::{Denied, Mistake};
 pub use user::User;

@@ -1,5 +1,7 @@
 //! `ACL`: the users, and what they may do.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::hub::Hub;
@@ -7,7 +9,7 @@ use super::local::{error_with, not_an_integer, subcommand_error};
 use super::registry::Order;
 use super::state::Client;
 use super::users::DEFAULT_USER;
-use crate::acl::{CATEGORIES, Denied, category_commands};
+use crate::acl::{CATEGORIES, Denied, category_commands, join_selectors};
 use crate::command::args::is_word;
 use crate::command::{Call, resolve, wrong_arity};
 use crate::model::{Reply, Request};
@@ -61,7 +63,8 @@ pub fn answer(client: &Client, hub: &Hub, call: &Call) -> Reply {
         Some("DRYRUN") => dry_run(hub, call),
         Some("LOG") => log(hub, call),
         Some("GENPASS") => password(call),
-        Some("LOAD" | "SAVE") => Reply::error(NO_FILE),
+        Some("LOAD") => load(hub),
+        Some("SAVE") => save(hub),
         _ => wrong_arity(call.command),
     }
 }
@@ -77,7 +80,7 @@ fn set_user(hub: &Hub, call: &Call) -> Reply {
     let words: Vec<Bytes> = (3..call.request.len())
         .map(|index| call.request.arg_bytes(index))
         .collect();
-    let rules = match joined(&words) {
+    let rules = match join_selectors(&words) {
         Ok(rules) => rules,
         Err(start) => {
             let before = "ERR Unmatched parenthesis in acl selector starting at '";
@@ -90,31 +93,6 @@ fn set_user(hub: &Hub, call: &Call) -> Reply {
             let before = "ERR Error in ACL SETUSER modifier '";
             error_with(before, &rule, &format!("': {mistake}"))
         }
-    }
-}
-
-/// A selector may come in several words: those from `(` to `)` become one.
-fn joined(words: &[Bytes]) -> Result<Vec<Bytes>, Bytes> {
-    let mut rules = Vec::new();
-    let mut open: Option<(&Bytes, Vec<u8>)> = None;
-    for word in words {
-        match &mut open {
-            Some((_, selector)) => {
-                selector.push(b' ');
-                selector.extend_from_slice(word);
-            }
-            None if word.starts_with(b"(") => open = Some((word, word.to_vec())),
-            None => rules.push(word.clone()),
-        }
-        if word.ends_with(b")")
-            && let Some((_, selector)) = open.take()
-        {
-            rules.push(Bytes::from(selector));
-        }
-    }
-    match open {
-        Some((start, _)) => Err(start.clone()),
-        None => Ok(rules),
     }
 }
 
@@ -134,6 +112,39 @@ fn delete_users(hub: &Hub, call: &Call) -> Reply {
         }
     }
     Reply::Integer(removed)
+}
+
+/// Those who are logged in as another user than `default` are disconnected, as by Redis.
+fn load(hub: &Hub) -> Reply {
+    let Some(file) = &hub.config().acl.file else {
+        return Reply::error(NO_FILE);
+    };
+    if let Err(mistakes) = hub.users.load(file) {
+        return Reply::error(format!("ERR {mistakes}"));
+    }
+    for entry in hub.registry.entries() {
+        let user = Arc::clone(&entry.profile().user);
+        if !user.is_empty() && *user != *DEFAULT_USER {
+            entry.tell(Order::Close);
+        }
+    }
+    Reply::OK
+}
+
+fn save(hub: &Hub) -> Reply {
+    let Some(file) = &hub.config().acl.file else {
+        return Reply::error(NO_FILE);
+    };
+    match hub.users.save(file) {
+        Ok(()) => Reply::OK,
+        Err(error) => {
+            tracing::error!(file = %file.display(), %error, "the ACL file cannot be written");
+            Reply::error(
+                "ERR There was an error trying to save the ACLs. Please check the server logs for \
+                 more information",
+            )
+        }
+    }
 }
 
 fn categories(call: &Call) -> Reply {

@@ -99,13 +99,13 @@ impl Budget {
 impl Hub {
     /// The hub of a server that starts now. When `config` changes,
     /// connections see it at their next request.
-    pub fn new(config: watch::Receiver<Arc<Config>>, flow: Flow) -> Self {
+    pub fn new(config: watch::Receiver<Arc<Config>>, flow: Flow, users: Users) -> Self {
         let in_flight = config.borrow().limits.requests_in_flight_bytes.as_u64();
         Self {
             flow,
             registry: Registry::default(),
             stats: Stats::default(),
-            users: Users::default(),
+            users,
             slowlog: SlowLog::default(),
             pause: Pause::default(),
             run_id: (0..40)

@@ -263,8 +263,8 @@ fn more_stats(hub: &Hub, text: &mut Lines) {
     let broker = hub.flow.broker();
     let tracking = broker.tracking().sizes();
     text.put_all(&[
-        ("keyspace_hits", &0),
-        ("keyspace_misses", &0),
+        ("keyspace_hits", &stats.lookup_hits.load(Relaxed)),
+        ("keyspace_misses", &stats.lookup_misses.load(Relaxed)),
         ("pubsub_channels", &broker.count(Space::Channel)),
         ("pubsub_patterns", &broker.count(Space::Pattern)),
         ("pubsubshard_channels", &broker.count(Space::Shard)),

@@ -41,6 +41,10 @@ pub struct Stats {
     pub errors: AtomicU64,
     /// Wrong names or passwords.
     pub failed_logins: AtomicU64,
+    /// Reads that found their key.
+    pub lookup_hits: AtomicU64,
+    /// Reads that found nothing.
+    pub lookup_misses: AtomicU64,
     by_command: RwLock<AHashMap<usize, Arc<CommandStats>>>,
     by_error: Mutex<BTreeMap<String, u64>>,
     rate: Mutex<Rate>,
@@ -175,6 +179,8 @@ impl Stats {
             if rest.first() == Some(&b'-') {
                 stretch.2 += 1;
                 self.note_error(rest);
+            } else if matches!(call.command.class, Class::Read | Class::Expiry) {
+                self.count_lookups(call, rest);
             }
             if count > 1 {
                 let length = scan_reply(rest).ok().flatten().unwrap_or(rest.len());
@@ -182,6 +188,26 @@ impl Stats {
             }
         }
         self.of(stretch.0).record(stretch.1, stretch.2, each);
+    }
+
+    /// Counts whether a read found its key, going by the reply: one that a missing key
+    /// gives too counts as a miss. Of `MGET` each key counts.
+    fn count_lookups(&self, call: &Call, reply: &[u8]) {
+        let count = |reply: &[u8]| match is_nothing(reply) {
+            true => self.lookup_misses.fetch_add(1, Relaxed),
+            false => self.lookup_hits.fetch_add(1, Relaxed),
+        };
+        if call.command.name != "MGET" {
+            count(reply);
+            return;
+        }
+        let header = reply.iter().position(|byte| *byte == b'\n');
+        let mut rest = header.map_or(&b""[..], |end| &reply[end + 1..]);
+        for _ in call.key_indices() {
+            count(rest);
+            let length = scan_reply(rest).ok().flatten().unwrap_or(rest.len());
+            rest = &rest[length..];
+        }
     }
 
     /// Counts a request that was refused before it ran.
@@ -322,6 +348,8 @@ impl Stats {
             &self.commands,
             &self.errors,
             &self.failed_logins,
+            &self.lookup_hits,
+            &self.lookup_misses,
         ] {
             counter.store(0, Relaxed);
         }
@@ -331,6 +359,16 @@ impl Stats {
         lock(&self.by_error).clear();
         *lock(&self.rate) = Rate::default();
     }
+}
+
+/// Whether an encoded reply is what a missing key gives.
+fn is_nothing(reply: &[u8]) -> bool {
+    const OF_NOTHING: [&[u8]; 9] = [
+        b"$-1", b"*-1", b"_", b":0", b":-2", b"*0", b"%0", b"~0", b"+none",
+    ];
+    let end = reply.iter().position(|byte| *byte == b'\r');
+    let line = &reply[..end.unwrap_or(reply.len())];
+    OF_NOTHING.contains(&line) || line == b"$0"
 }
 
 #[cfg(test)]

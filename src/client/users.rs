@@ -1,13 +1,17 @@
 //! The users of this proxy, and what was refused to them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::registry::{Entry, lock};
-use crate::acl::{Denied, Mistake, User};
+use crate::acl::{Denied, Mistake, User, parse_file, write_file};
 use crate::command::Call;
 use crate::config::Auth;
 use crate::model::Reply;
@@ -46,6 +50,8 @@ impl Account {
 pub struct Users {
     accounts: RwLock<BTreeMap<Bytes, Arc<Account>>>,
     configured: Mutex<Option<Auth>>,
+    /// They are those of an ACL file; the configuration names none then.
+    is_of_file: AtomicBool,
     log: Mutex<VecDeque<Refused>>,
 }
 
@@ -94,10 +100,26 @@ fn configured(passwords: &[String]) -> User {
     user
 }
 
+/// Digests of passwords are for nobody else to read.
+fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(text)?;
+    file.sync_all()
+}
+
 impl Users {
     /// Brings the users that the configuration names in line with it, if it changed
     /// since the last time. Users that `ACL SETUSER` made stay.
     pub fn follow(&self, auth: &Auth) {
+        if self.is_of_file.load(Ordering::Acquire) {
+            return;
+        }
         let mut known = lock(&self.configured);
         if known.as_ref() == Some(auth) {
             return;
@@ -121,6 +143,56 @@ impl Users {
             self.put(name.as_bytes(), user);
         }
         *known = Some(auth.clone());
+    }
+
+    /// Replaces all users by those of an ACL file; of one with mistakes nothing is taken.
+    ///
+    /// # Errors
+    /// Why not, in Redis's words.
+    pub fn load(&self, file: &Path) -> Result<(), String> {
+        let path = file.display().to_string();
+        let text = std::fs::read(file).map_err(|error| {
+            // As C names it, without the number.
+            let error = error.to_string();
+            let error = error.split(" (os error").next().unwrap_or_default();
+            format!("Error loading ACLs, opening file '{path}': {error}")
+        })?;
+        let mut users = parse_file(&path, &text)?;
+        let default = Bytes::from_static(DEFAULT_USER.as_bytes());
+        users.entry(default).or_insert_with(|| configured(&[]));
+        let mut accounts = write(&self.accounts);
+        let mut before = std::mem::take(&mut *accounts);
+        for (name, user) in users {
+            // Whoever is logged in as one that stays has its new rules.
+            let account = match before.remove(&name) {
+                Some(account) => {
+                    *write(&account.rules) = Arc::new(user);
+                    account
+                }
+                None => Account::new(&String::from_utf8_lossy(&name), user),
+            };
+            accounts.insert(name, account);
+        }
+        self.is_of_file.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes all users to an ACL file, which has either the old content or the new at
+    /// any moment.
+    pub fn save(&self, file: &Path) -> io::Result<()> {
+        let users = self.all();
+        let users: Vec<_> = users.iter().map(|it| (&*it.name, it.rules())).collect();
+        let text = write_file(users.iter().map(|(name, user)| (*name, &**user)));
+        let mut name = file.as_os_str().to_owned();
+        name.push(format!(".{}.tmp", std::process::id()));
+        let new = Path::new(&name);
+        let written = write_new(new, text.as_bytes());
+        let done = written.and_then(|()| std::fs::rename(new, file));
+        if done.is_err() {
+            // Of two errors the first says more.
+            let _ = std::fs::remove_file(new);
+        }
+        done
     }
 
     fn put(&self, name: &[u8], user: User) {

@@ -1,5 +1,7 @@
 //! Who is told of commits.
 
+use std::sync::Arc;
+
 use crate::model::{Event, EventClasses, Key};
 
 /// A key that a commit changed.
@@ -32,4 +34,19 @@ pub trait Audience: Send + Sync {
 
     /// Any key may have changed.
     fn hear_flush(&self);
+
+    /// Lets `ear` hear of what other proxies commit from now on.
+    fn begin_hearing(&self, ear: Arc<dyn Ear>);
+
+    /// Ends that.
+    fn end_hearing(&self);
+}
+
+/// Hears of what other proxies committed. A message may be lost.
+pub trait Ear: Send + Sync {
+    /// These keys changed.
+    fn hear(&self, keys: &[Key]);
+
+    /// Any key may have changed unheard.
+    fn doubt(&self);
 }

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use ahash::AHashMap;
+
 use super::lane::Job;
-use super::plan::{Plan, authors, is_reserved, run};
+use super::plan::{Plan, authors, is_reserved, run, units};
+use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, Told};
+use crate::command::Class;
 use crate::engine::{Need, Workspace, replay};
 use crate::fault::{self, Point};
 use crate::model::{Effect, Event, Generation, Key, UnixMs, Value, Version};
@@ -67,13 +71,24 @@ impl Prepared {
         audience.hear_changes(&told);
     }
 
-    /// The keys that it leaves with a new content.
-    pub(super) fn changed_names(&self) -> impl Iterator<Item = &Key> {
-        let is_there = |effect: &Effect| matches!(effect, Effect::Whole(_) | Effect::Delta(_));
+    /// The keys that it wrote, in the order in which `jobs` first did.
+    pub(super) fn written(&self, jobs: &[Job]) -> Vec<(&Key, Presence)> {
+        let mut first: AHashMap<Key, usize> = AHashMap::new();
+        let steps = units(jobs).flat_map(|unit| &unit.steps);
+        let writes = steps.filter(|step| step.call.command.class == Class::Write);
+        for key in writes.flat_map(|step| step.call.keys(step.db)) {
+            let place = first.len();
+            first.entry(key).or_insert(place);
+        }
         let changed = self.changed.iter();
-        changed
-            .filter(move |(_, effect, _)| is_there(effect))
-            .map(|(key, ..)| key)
+        let changed = changed.filter_map(|(key, effect, _)| match effect {
+            Effect::Whole(_) | Effect::Delta(_) => Some((key, Presence::There)),
+            Effect::Delete => Some((key, Presence::Gone)),
+            Effect::Expiry(_) => None,
+        });
+        let mut written: Vec<_> = changed.collect();
+        written.sort_by_key(|(key, _)| first.get(*key).copied().unwrap_or(usize::MAX));
+        written
     }
 
     /// The keys that were begun in the cache.

@@ -78,3 +78,23 @@ impl LaneMeters {
         }
     }
 }
+
+/// Clients that wait.
+pub struct WakeMeters {
+    /// Keys that were waited for, written by this proxy.
+    pub by_commit: Counter,
+    /// The same, written by another that said so.
+    pub by_message: Counter,
+    /// The same, found by a look.
+    pub by_look: Counter,
+}
+
+impl Default for WakeMeters {
+    fn default() -> Self {
+        Self {
+            by_commit: counter!(telemetry::WAKES, "by" => "commit"),
+            by_message: counter!(telemetry::WAKES, "by" => "message"),
+            by_look: counter!(telemetry::WAKES, "by" => "look"),
+        }
+    }
+}

@@ -17,7 +17,7 @@ mod unit;
 mod waiting;
 mod worker;
 
-pub use audience::{Audience, Change};
+pub use audience::{Audience, Change, Ear};
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::Lane;

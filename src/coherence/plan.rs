@@ -105,7 +105,7 @@ pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
     needs
 }
 
-fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
+pub(super) fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
     jobs.iter().flat_map(|job| &job.units)
 }
 

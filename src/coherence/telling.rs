@@ -55,7 +55,9 @@ pub(super) struct Telling {
 impl Telling {
     /// Tells the cache, then those whose jobs these are.
     pub(super) async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
-        self.waiting.note(prepared.changed_names());
+        if self.waiting.is_any() {
+            self.waiting.note(prepared.written(&jobs).into_iter());
+        }
         fault::reached(Point::BeforeApply).await;
         let told = self.tell(&prepared).await;
         fault::reached(Point::BeforeReply).await;

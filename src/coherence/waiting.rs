@@ -5,14 +5,19 @@
 //! order in which their clients came, and the lane keeps it. So no call
 //! is ever tried twice at once, and who came first is served first.
 //!
-//! A key that a committed batch of this proxy has changed is *ready*: its first
-//! waiter is tried; if that got something, the next two, then the next four. What
-//! other proxies write is seen by a look at the keys' versions once a second.
+//! Who takes the same of a key stands in one line. A key that a committed batch of
+//! this proxy has changed is *ready*: of each of its lines the first is tried, for this key
+//! alone, as Redis does it; if that got something, the next two, then the next
+//! four. What other proxies write is heard of by their messages
+//! ([`Audience::begin_hearing`]), and seen, if one is lost, by a look at the keys'
+//! versions: at so many keys each second, however many wait.
 //!
 //! A client that has gone takes its ticket with it, and is not tried. (One that
 //! goes while its try is under way may lose what it popped, as in Redis.)
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod queue;
+mod wake;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -22,61 +27,39 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Answer, Lane, Refusal, Unit};
-use crate::command::flags;
-use crate::model::{Key, Reply, Version};
+pub(super) use self::queue::Presence;
+use self::queue::{Queue, Stage, Waiter};
+use self::wake::Taking;
+use super::meters::WakeMeters;
+use super::{Audience, Ear, Lane, Refusal, Unit};
+use crate::command::Call;
+use crate::engine;
+use crate::model::{Db, Key, Reply};
 use crate::store::{LoadRequest, Store};
 
-/// Units of one round at most.
-const ROUND_UNITS: usize = 256;
-/// Waiters of one key that are tried in one round at most.
-const TRIED_MAX: usize = 128;
 /// Between two looks at what other proxies wrote.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Keys that are looked at in one query.
+/// Keys that one look sees.
 const LOOK_KEYS: usize = 1000;
+/// Looks without a waiter after which other proxies need not tell any longer.
+const LOOKS_ALONE: u32 = 60;
+/// Behind a round that the store could not do.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// The waiting calls of all clients of this proxy.
 #[derive(Default)]
 pub struct Waiting {
-    state: Mutex<State>,
+    queue: Mutex<Queue>,
     /// There is something to try.
     news: Notify,
+    /// Something may have been missed: all keys are to be looked at.
+    doubt: Notify,
     last_ticket: AtomicU64,
     /// Waiters, so that the lane need not ask for the lock when there are none.
     count: AtomicUsize,
-}
-
-#[derive(Default)]
-struct State {
-    waiters: BTreeMap<u64, Waiter>,
-    /// Who waits for a key, in the order in which they came.
-    by_key: HashMap<Key, BTreeSet<u64>>,
-    /// To be tried whatever happens.
-    fresh: BTreeSet<u64>,
-    /// Keys that have changed, and how many of their waiters are to be tried.
-    ready: HashMap<Key, usize>,
-    /// The versions of waited keys at the last look.
-    seen: HashMap<Key, Version>,
-}
-
-struct Waiter {
-    unit: Unit,
-    keys: Vec<Key>,
-    answer: oneshot::Sender<Result<Reply, Refusal>>,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// It was never tried.
-    New,
-    /// Its last try got nothing.
-    Waits,
-    /// A try is under way.
-    Tried,
-    /// A try is under way, and shall be the last.
-    Withdrawn,
+    /// Those of them that were tried, and found nothing.
+    blocked: AtomicUsize,
+    meters: WakeMeters,
 }
 
 /// A call that waits, until this is dropped.
@@ -107,215 +90,72 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.waiting.lock().remove(self.number);
-        self.waiting.recount();
-    }
-}
-
-impl State {
-    fn remove(&mut self, number: u64) -> Option<Waiter> {
-        let waiter = self.waiters.remove(&number)?;
-        self.fresh.remove(&number);
-        for key in &waiter.keys {
-            let Some(queue) = self.by_key.get_mut(key) else {
-                continue;
-            };
-            queue.remove(&number);
-            if queue.is_empty() {
-                self.by_key.remove(key);
-                self.ready.remove(key);
-                self.seen.remove(key);
-            }
-        }
-        Some(waiter)
-    }
-
-    /// Whether somebody has come before for the same, and is served first.
-    fn is_behind(&self, unit: &Unit, keys: &[Key]) -> bool {
-        let name = |unit: &Unit| unit.steps.first().map(|step| step.call.command.name);
-        let [key] = keys else {
-            return false;
-        };
-        let queue = self.by_key.get(key).into_iter().flatten();
-        !reads_only(unit)
-            && queue
-                .filter_map(|number| self.waiters.get(number))
-                .any(|other| name(&other.unit) == name(unit))
-    }
-
-    fn note(&mut self, key: &Key) -> bool {
-        let Some(queue) = self.by_key.get(key) else {
-            return false;
-        };
-        // Readers take nothing away, so all of them are tried.
-        let readers = queue.iter().filter(|number| {
-            self.waiters
-                .get(number)
-                .is_some_and(|w| reads_only(&w.unit))
-        });
-        self.fresh.extend(readers);
-        self.ready.entry(key.clone()).or_insert(1);
-        true
-    }
-
-    /// Takes out what is to be tried now.
-    fn next_round(&mut self) -> Round {
-        let mut round = Round::default();
-        let mut numbers: BTreeSet<u64> = BTreeSet::new();
-        while numbers.len() < ROUND_UNITS
-            && let Some(number) = self.fresh.pop_first()
-        {
-            numbers.insert(number);
-        }
-        let ready: Vec<Key> = self.ready.keys().cloned().collect();
-        for key in ready {
-            if numbers.len() >= ROUND_UNITS {
-                break;
-            }
-            let count = self.ready.remove(&key).unwrap_or(1);
-            let queue = self.by_key.get(&key).into_iter().flatten();
-            let first: Vec<u64> = queue.take(count).copied().collect();
-            numbers.extend(&first);
-            round.keys.push((key, first));
-        }
-        for number in numbers {
-            let Some(waiter) = self.waiters.get_mut(&number) else {
-                continue;
-            };
-            if waiter.answer.is_closed() {
-                // The client has gone; its ticket is about to be dropped.
-                continue;
-            }
-            round.units.push(waiter.unit.clone());
-            round.tried.push((number, waiter.stage));
-            waiter.stage = Stage::Tried;
-        }
-        round
-    }
-
-    /// Hands out what the tries of a round got.
-    fn settle(&mut self, round: Round, replies: Result<Vec<Answer>, Refusal>) {
-        let mut served = BTreeSet::new();
-        let failed = replies.as_ref().err().cloned();
-        let mut replies = replies.unwrap_or_default().into_iter();
-        for (number, before) in &round.tried {
-            let answer = match (replies.next(), &failed) {
-                (Some(answer), _) => Ok(reply_of(answer)),
-                (None, Some(refusal)) => Err(refusal.clone()),
-                (None, None) => Err(Refusal::Stopping),
-            };
-            let Some(waiter) = self.waiters.get_mut(number) else {
-                continue;
-            };
-            let is_last = waiter.stage == Stage::Withdrawn;
-            let goes_on = match &answer {
-                Ok(Reply::Null | Reply::NullArray) => !is_last,
-                Ok(_) => false,
-                // A client that already waits is not told that the store is away for a moment.
-                Err(_) => *before == Stage::Waits && !is_last,
-            };
-            if goes_on {
-                waiter.stage = Stage::Waits;
-            } else if let Some(waiter) = self.remove(*number) {
-                served.insert(*number);
-                // There may be more for who stands behind it.
-                for key in waiter
-                    .keys
-                    .iter()
-                    .filter(|key| self.by_key.contains_key(*key))
-                {
-                    self.ready.entry(key.clone()).or_insert(1);
-                }
-                // A client that has gone does not want its answer.
-                let _ = waiter.answer.send(answer);
-            }
-        }
-        for (key, first) in round.keys {
-            if failed.is_some() {
-                self.seen.remove(&key);
-            } else if first.iter().all(|number| served.contains(number))
-                && self.by_key.contains_key(&key)
-            {
-                let more = (first.len() * 2).clamp(1, TRIED_MAX);
-                let count = self.ready.entry(key).or_insert(more);
-                *count = (*count).max(more);
-            }
+        let mut queue = self.waiting.lock();
+        queue.abandon(self.number);
+        self.waiting.recount(&queue);
+        if !queue.is_idle() {
+            self.waiting.news.notify_one();
         }
     }
-}
-
-/// The reply to the one call of a unit.
-fn reply_of(answer: Answer) -> Reply {
-    let reply = answer.and_then(|replies| replies.into_iter().next());
-    reply.unwrap_or(Reply::NullArray)
-}
-
-/// What is tried together.
-#[derive(Default)]
-struct Round {
-    units: Vec<Unit>,
-    /// Whose they are, and what had been of them before.
-    tried: Vec<(u64, Stage)>,
-    /// Keys that were ready, and their waiters that are tried for that.
-    keys: Vec<(Key, Vec<u64>)>,
-}
-
-/// Whether the unit takes nothing away from those who wait behind it.
-fn reads_only(unit: &Unit) -> bool {
-    let names = unit.steps.iter().map(|step| step.call.command);
-    names
-        .into_iter()
-        .all(|command| !command.flags.has(flags::WRITE) || command.name == "XREADGROUP")
 }
 
 impl Waiting {
     /// Starts the task that tries.
-    pub fn start(lane: &Arc<Lane>, store: &Arc<Store>) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
+    pub fn start(
+        lane: &Arc<Lane>,
+        store: &Arc<Store>,
+        audience: &Arc<dyn Audience>,
+    ) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
         let waiting = Arc::clone(lane.waiting());
-        let task = tokio::spawn(Arc::clone(&waiting).serve(Arc::clone(lane), Arc::clone(store)));
-        (waiting, task)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn recount(&self) {
-        let state = self.lock();
-        self.count.store(state.waiters.len(), Ordering::Release);
-    }
-
-    /// How many calls wait.
-    pub fn len(&self) -> usize {
-        self.count.load(Ordering::Acquire)
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Lets `unit`, one call, wait until it gets something from one of `keys`.
-    pub fn enter(self: &Arc<Self>, unit: Unit, keys: Vec<Key>) -> Ticket {
-        let number = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
-        let (answer, answered) = oneshot::channel();
-        let mut state = self.lock();
-        if !state.is_behind(&unit, &keys) {
-            state.fresh.insert(number);
-        }
-        for key in &keys {
-            state.by_key.entry(key.clone()).or_default().insert(number);
-        }
-        let waiter = Waiter {
-            unit,
-            keys,
-            answer,
-            stage: Stage::New,
+        let work = Work {
+            waiting: Arc::clone(&waiting),
+            lane: Arc::clone(lane),
+            store: Arc::clone(store),
+            audience: Arc::clone(audience),
+            looks_alone: 0,
+            hears: false,
         };
-        state.waiters.insert(number, waiter);
+        (waiting, tokio::spawn(work.run()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recount(&self, queue: &Queue) {
+        self.count.store(queue.len(), Ordering::Release);
+        self.blocked.store(queue.blocked(), Ordering::Release);
+    }
+
+    /// How many calls wait, since there was nothing for them when they came.
+    pub fn blocked(&self) -> usize {
+        self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Whether anybody waits, or may have to.
+    pub(super) fn is_any(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Lets `call`, sent by `client`, wait until it gets something.
+    pub fn enter(self: &Arc<Self>, call: Call, db: Db, client: u64) -> Ticket {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter {
+            keys: engine::waited_keys(&call, db),
+            taking: Taking::of(&call),
+            call,
+            db,
+            client,
+            answer,
+            stage: Stage::Waits,
+            checked: None,
+        };
+        let mut queue = self.lock();
+        let number = self.last_ticket.fetch_add(1, Ordering::Relaxed) + 1;
+        queue.add(number, waiter);
         // Within the lock: what is committed from now on is heard of.
-        self.count.store(state.waiters.len(), Ordering::Release);
-        drop(state);
+        self.recount(&queue);
+        drop(queue);
         self.news.notify_one();
         Ticket {
             waiting: Arc::clone(self),
@@ -326,73 +166,153 @@ impl Waiting {
 
     /// Whether a try is under way, whose answer is to be awaited.
     fn withdraw(&self, number: u64) -> bool {
-        let mut state = self.lock();
-        match state.waiters.get_mut(&number) {
-            Some(waiter) if matches!(waiter.stage, Stage::Tried | Stage::Withdrawn) => {
+        let mut queue = self.lock();
+        match queue.get_mut(number) {
+            Some(waiter) if waiter.stage != Stage::Waits => {
                 waiter.stage = Stage::Withdrawn;
                 true
             }
             Some(_) => {
-                state.remove(number);
+                queue.remove(number);
+                self.recount(&queue);
                 false
             }
             None => false,
         }
     }
 
-    /// Says that a committed batch changed these keys.
-    pub(super) fn note<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
-        if self.is_empty() {
-            return;
+    /// Says that a committed batch wrote these keys, in this order.
+    pub(super) fn note<'a>(&self, keys: impl Iterator<Item = (&'a Key, Presence)>) {
+        let woken = self.note_each(keys);
+        self.meters.by_commit.increment(woken);
+    }
+
+    fn next_round(&self) -> queue::Round {
+        let mut queue = self.lock();
+        let round = queue.next_round();
+        self.recount(&queue);
+        round
+    }
+
+    fn note_each<'a>(&self, keys: impl Iterator<Item = (&'a Key, Presence)>) -> u64 {
+        if !self.is_any() {
+            return 0;
         }
-        let mut state = self.lock();
-        let mut is_any = false;
-        for key in keys {
-            is_any |= state.note(key);
+        let mut queue = self.lock();
+        let woken = keys.filter(|(key, written)| queue.note(key, *written));
+        let woken = woken.count() as u64;
+        drop(queue);
+        if woken > 0 {
+            self.news.notify_one();
         }
-        drop(state);
-        if is_any {
+        woken
+    }
+
+    /// Says that any key may have been written or deleted.
+    pub fn note_all(&self) {
+        if self.is_any() {
+            self.lock().note_all();
             self.news.notify_one();
         }
     }
+}
 
-    async fn serve(self: Arc<Self>, lane: Arc<Lane>, store: Arc<Store>) {
+impl Ear for Waiting {
+    fn hear(&self, keys: &[Key]) {
+        let woken = self.note_each(keys.iter().map(|key| (key, Presence::There)));
+        self.meters.by_message.increment(woken);
+    }
+
+    fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+}
+
+/// The task that makes all tries.
+struct Work {
+    waiting: Arc<Waiting>,
+    lane: Arc<Lane>,
+    store: Arc<Store>,
+    audience: Arc<dyn Audience>,
+    /// Looks since anybody waited.
+    looks_alone: u32,
+    /// Whether other proxies' messages are heard.
+    hears: bool,
+}
+
+impl Work {
+    async fn run(mut self) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut round = self.lock().next_round();
-            if round.units.is_empty() {
-                tokio::select! {
-                    () = self.news.notified() => {}
-                    _ = looks.tick() => self.look(&store).await,
-                }
+            if !self.hears && self.waiting.is_any() {
+                self.hears = true;
+                self.audience.begin_hearing(Arc::clone(&self.waiting) as _);
+            }
+            let round = self.waiting.next_round();
+            if !round.units.is_empty() {
+                self.make(round).await;
                 continue;
             }
-            let replies = lane.submit(std::mem::take(&mut round.units)).await;
-            self.lock().settle(round, replies);
-            self.recount();
+            tokio::select! {
+                () = self.waiting.news.notified() => {}
+                () = self.waiting.doubt.notified() => self.look_at_all().await,
+                _ = looks.tick() => {
+                    self.look().await;
+                    self.rest();
+                }
+            }
         }
     }
 
-    /// Looks which keys have changed that this proxy did not hear of.
-    async fn look(&self, store: &Store) {
-        let keys: Vec<Key> = self.lock().by_key.keys().cloned().collect();
-        for chunk in keys.chunks(LOOK_KEYS) {
-            let headers: Vec<LoadRequest> =
-                chunk.iter().cloned().map(LoadRequest::header).collect();
+    async fn make(&self, mut round: queue::Round) {
+        let units: Vec<Unit> = std::mem::take(&mut round.units);
+        let replies = self.lane.submit(units).await;
+        let is_away = replies.is_err();
+        {
+            let mut queue = self.waiting.lock();
+            queue.settle(round, replies);
+            self.waiting.recount(&queue);
+        }
+        if is_away {
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Lets other proxies be silent once nobody has waited for a while.
+    fn rest(&mut self) {
+        self.looks_alone = match self.waiting.is_any() {
+            true => 0,
+            false => self.looks_alone.saturating_add(1),
+        };
+        if self.hears && self.looks_alone >= LOOKS_ALONE {
+            self.hears = false;
+            self.audience.end_hearing();
+        }
+    }
+
+    async fn look_at_all(&self) {
+        loop {
             // A store that is away is asked again at the next look.
-            let Ok(snapshot) = store.snapshot(&headers).await else {
+            if self.look().await.is_none_or(|seen| seen < LOOK_KEYS) {
                 return;
-            };
-            let mut state = self.lock();
-            for (key, found) in chunk.iter().zip(snapshot.keys) {
-                if !state.by_key.contains_key(key) {
-                    continue;
-                }
-                if state.seen.insert(key.clone(), found.version) != Some(found.version) {
-                    state.note(key);
-                }
             }
         }
+    }
+
+    /// Looks which keys have changed that this proxy did not hear of. How many it
+    /// saw; `None`: the store is away.
+    async fn look(&self) -> Option<usize> {
+        let keys = self.waiting.lock().next_look(LOOK_KEYS);
+        if keys.is_empty() {
+            return Some(0);
+        }
+        let headers: Vec<LoadRequest> = keys.iter().cloned().map(LoadRequest::header).collect();
+        let snapshot = self.store.snapshot(&headers).await.ok()?;
+        let mut queue = self.waiting.lock();
+        let found = keys.iter().zip(snapshot.keys);
+        let woken = found.filter(|(key, found)| queue.note_version(key, found.version));
+        self.waiting.meters.by_look.increment(woken.count() as u64);
+        Some(keys.len())
     }
 }

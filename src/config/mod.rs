@@ -149,6 +149,14 @@ section! {
 }
 
 section! {
+    /// `[acl]`: users with rules of their own.
+    Acl = "acl" {
+        /// File with all users, in place of those of `[auth]`; `ACL LOAD` reads it anew.
+        file: Option<PathBuf> = None;
+    }
+}
+
+section! {
     /// `[postgres]`: the system of record.
     Postgres = "postgres" {
         /// Where it is.
@@ -339,6 +347,8 @@ config! {
     listen: Listen,
     /// Who may connect.
     auth: Auth,
+    /// Users with rules of their own.
+    acl: Acl,
     /// The system of record.
     postgres: Postgres,
     /// The cache server.
@@ -470,6 +480,13 @@ impl Config {
             reader.report_setting(
                 "auth.users",
                 "has a user `default` beside auth.password: give one of them",
+            );
+        }
+        if self.acl.file.is_some() && (self.auth.password.is_some() || !self.auth.users.is_empty())
+        {
+            reader.report_setting(
+                "acl.file",
+                "has all users: auth.password and auth.users must be empty beside it",
             );
         }
         if self.fence.renewal * 3 > self.fence.reads_without_database

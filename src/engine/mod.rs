@@ -34,6 +34,7 @@ mod sort;
 mod stream;
 mod string;
 mod timeout;
+mod woken;
 mod workspace;
 mod zset;
 
@@ -43,6 +44,7 @@ pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
 pub use timeout::{Timeout, waited_keys, waits};
+pub use woken::{awaited_ends, narrowed, refused_always, with_arguments};
 pub use workspace::{Content, Loaded, Workspace};
 
 /// The most bytes that a string may have, as Redis's `proto-max-bulk-len`.

@@ -1,25 +1,26 @@
 //! One connection: read, run, write, in order.
 
+mod blocking;
+mod judge;
+mod output;
+
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
+use self::judge::{Verdict, judge, place};
 use super::socket::Socket;
 use super::workbench::{Pool, READ_BYTES, Workbench};
-use crate::client::{
-    After, Client, Entry, Hub, Mode, Order, Replies, Unblock, admit, answer, queue, refused, waits,
-};
-use crate::command::{Call, Class, resolve};
+use crate::client::{After, Client, Entry, Hub, Order, Replies, answer, queue};
+use crate::command::Call;
 use crate::config;
-use crate::flow::{Wait, may_wait};
-use crate::model::{Reply, Request};
+use crate::model::Reply;
 use crate::pubsub::{Listens, Mailbox};
 use crate::resp::{self, Decoder, RequestError};
 
@@ -49,13 +50,6 @@ const ROOM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads after the order to drain: what had been received then is in these.
 const DRAIN_READS_MAX: u32 = 64;
-
-/// How long a closed connection is read from, so that the last reply is not
-/// lost to the reset that unread bytes would cause.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// What is kept of the requests that a client sends while a command of it waits.
-const WAITING_INPUT_BYTES: usize = 64 * 1024;
 
 /// Why a connection ends.
 #[derive(Debug)]
@@ -413,115 +407,6 @@ impl Connection<'_> {
         self.hub.slowlog.note(&calls, took, &self.entry);
     }
 
-    /// Runs a command that waits if there is nothing for it. Replies before it
-    /// are sent first.
-    async fn block(&mut self, call: Call) -> Result<(), End> {
-        self.flush().await?;
-        let start = Instant::now();
-        self.entry.note_activity(start, call.command.name);
-        let was = self.client.replies;
-        if was == Replies::SkipNext {
-            self.client.replies = Replies::On;
-        }
-        let reply = match self.hub.flow.wait(self.client.origin(), &call) {
-            Ok(wait) => {
-                self.entry.begin_block();
-                let reply = self.await_reply(wait).await;
-                self.entry.end_block();
-                reply?
-            }
-            Err(refusal) => refusal,
-        };
-        let before = self.unsent();
-        self.reply(&reply);
-        // The time that a client has waited is not time that the command took.
-        self.account(call, before, was != Replies::On, Duration::ZERO);
-        Ok(())
-    }
-
-    /// Waits for the reply, and watches the client meanwhile.
-    async fn await_reply(&mut self, mut wait: Wait) -> Result<Reply, End> {
-        let mut timer = wait
-            .limit()
-            .map(|limit| Box::pin(tokio::time::sleep(limit)));
-        let woken = poll_fn(|cx| {
-            if let Poll::Ready(reply) = wait.poll_reply(cx) {
-                return Poll::Ready(Ok(Woken::Reply(reply)));
-            }
-            self.entry.will_wait(cx.waker());
-            if self.entry.order() != Order::Serve {
-                return Poll::Ready(Err(End::Closed));
-            }
-            if let Some(how) = self.entry.unblocked() {
-                return Poll::Ready(Ok(Woken::Unblocked(how)));
-            }
-            if let Some(timer) = &mut timer
-                && timer.as_mut().poll(cx).is_ready()
-            {
-                return Poll::Ready(Ok(Woken::Unblocked(Unblock::Timeout)));
-            }
-            self.poll_gone(cx).map(Err)
-        })
-        .await?;
-        let how = match woken {
-            Woken::Reply(reply) => return Ok(reply),
-            Woken::Unblocked(how) => how,
-        };
-        // A try may be under way: what it gets must not be lost.
-        Ok(match (wait.give_up().await, how) {
-            (Reply::Null | Reply::NullArray, Unblock::Timeout) => Reply::NullArray,
-            (Reply::Null | Reply::NullArray, Unblock::Error) => {
-                Reply::error("UNBLOCKED client unblocked via CLIENT UNBLOCK")
-            }
-            (reply, _) => reply,
-        })
-    }
-
-    /// Ready when the client has gone. What it sends meanwhile is kept for later,
-    /// within a bound; who sends more is not watched any longer.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        loop {
-            let bench = self.bench.get_or_insert_with(|| self.pool.take());
-            if bench.input.len() >= WAITING_INPUT_BYTES {
-                return Poll::Pending;
-            }
-            if bench.input.capacity() == bench.input.len() {
-                bench.input.reserve(READ_BYTES);
-            }
-            match pin!(self.socket.read_buf(&mut bench.input)).poll(cx) {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(End::Gone),
-                Poll::Ready(Ok(length)) => self.hub.stats.note_read(length),
-                Poll::Pending => {
-                    if bench.input.is_empty() && bench.output.is_empty() {
-                        let bench = self.bench.take();
-                        bench.into_iter().for_each(|bench| self.pool.give(bench));
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// Waits while a pause holds `call`; mail is delivered meanwhile.
-    async fn hold(&mut self, call: Call) -> Result<(), End> {
-        self.held = Some(call);
-        self.take_mail()?;
-        self.flush().await?;
-        let Self { hub, entry, .. } = self;
-        let mut over = pin!(hub.pause.over());
-        poll_fn(|cx| {
-            entry.will_wait(cx.waker());
-            if entry.order() == Order::Close {
-                return Poll::Ready(Err(End::Closed));
-            }
-            if entry.mail().is_some_and(Mailbox::has_mail) {
-                return Poll::Ready(Ok(()));
-            }
-            over.as_mut().poll(cx).map(Ok)
-        })
-        .await
-    }
-
     /// Writes the mail that has come for the client.
     fn take_mail(&mut self) -> Result<(), End> {
         let Some(mailbox) = self.entry.mail() else {
@@ -549,190 +434,10 @@ impl Connection<'_> {
             Err(reply) => self.refuse(&Refusal { call: None, reply }),
         }
     }
-
-    fn refuse(&mut self, refusal: &Refusal) {
-        let before = self.unsent();
-        self.reply(&refusal.reply);
-        let Some(bench) = &mut self.bench else { return };
-        let command = refusal.call.as_ref().map(|call| call.command);
-        self.hub
-            .stats
-            .record_refusal(command, &bench.output[before..]);
-        self.keep_silent(before);
-    }
-
-    /// Takes back what was written from `before` on, if the client wants no reply.
-    fn keep_silent(&mut self, before: usize) {
-        let Some(bench) = &mut self.bench else { return };
-        if self.client.replies != Replies::On {
-            bench.output.truncate(before);
-        }
-        if self.client.replies == Replies::SkipNext {
-            self.client.replies = Replies::On;
-        }
-    }
-
-    fn break_off(&mut self, error: RequestError) {
-        tracing::info!(peer = %self.entry.peer, %error, "a client is disconnected");
-        let before = self.unsent();
-        self.reply(&error.reply());
-        if let Some(bench) = &self.bench {
-            self.hub.stats.note_error(&bench.output[before..]);
-        }
-    }
-
-    fn reply(&mut self, reply: &Reply) {
-        let bench = self.bench.get_or_insert_with(|| self.pool.take());
-        resp::encode(reply, self.client.protocol, &mut bench.output);
-    }
-
-    fn unsent(&self) -> usize {
-        self.bench.as_ref().map_or(0, |bench| bench.output.len())
-    }
-
-    /// Sends what is to be sent.
-    async fn flush(&mut self) -> Result<(), End> {
-        if self.unsent() == 0 {
-            return Ok(());
-        }
-        self.hub.stats.note_write(self.unsent());
-        // Nearly always the socket takes all at once, and no timer is needed.
-        let first = poll_fn(|cx| Poll::Ready(self.poll_send(cx))).await;
-        if let Poll::Ready(sent) = first {
-            sent?;
-        }
-        if self.unsent() > 0 || matches!(self.socket, Socket::Tls(_)) {
-            self.send_rest().await?;
-        }
-        Ok(())
-    }
-
-    /// Sends what the socket did not take at once. The client has to read: it
-    /// is cut off when nothing went out for `output_timeout`, or when more
-    /// than `output_buffer` is left after that time.
-    async fn send_rest(&mut self) -> Result<(), End> {
-        let config = self.hub.config();
-        let patience = config.limits.output_timeout;
-        let tolerated = config.limits.output_buffer.as_usize();
-        let start = Instant::now();
-        while self.unsent() > 0 {
-            if self.unsent() > tolerated && start.elapsed() >= patience {
-                return Err(End::CutOff);
-            }
-            timeout(patience, poll_fn(|cx| self.poll_send(cx)))
-                .await
-                .map_err(|_| End::CutOff)??;
-        }
-        timeout(patience, self.socket.flush())
-            .await
-            .map_err(|_| End::CutOff)?
-            .map_err(|_| End::Gone)
-    }
-
-    /// Writes once; ends when the connection is told to close meanwhile.
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        let Some(bench) = &mut self.bench else {
-            return Poll::Ready(Ok(()));
-        };
-        self.entry.will_wait(cx.waker());
-        if self.entry.order() == Order::Close {
-            return Poll::Ready(Err(End::Gone));
-        }
-        if self.entry.mail().is_some_and(Mailbox::is_overfull) {
-            return Poll::Ready(Err(End::CutOff));
-        }
-        match pin!(self.socket.write_buf(&mut bench.output)).poll(cx) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(End::Gone)),
-            Poll::Ready(Ok(_)) => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Closes the socket, gently if the client is to read what was written.
-    async fn finish(mut self, end: End) {
-        self.client.leave();
-        if let Some(bench) = self.bench.take() {
-            self.pool.give(bench);
-        }
-        match end {
-            End::Gone => {}
-            End::CutOff => {
-                self.hub.stats.note_cut_off();
-                tracing::warn!(
-                    peer = %self.entry.peer,
-                    "a client that did not read its replies is cut off"
-                );
-            }
-            End::Closed if self.entry.order() == Order::Close => {}
-            End::Closed => {
-                let _ = timeout(LINGER, linger(&mut self.socket)).await;
-            }
-        }
-    }
-}
-
-/// Says that nothing more will come, and waits until the client has closed too.
-async fn linger(socket: &mut Socket) -> io::Result<()> {
-    socket.shutdown().await?;
-    let mut nowhere = [0; 1024];
-    while socket.read(&mut nowhere).await? > 0 {}
-    Ok(())
 }
 
 /// Whether a client that has been waited for since then is to be disconnected.
 fn is_idle(hub: &Hub, since: Instant) -> bool {
     let limit = hub.config().listen.idle_timeout;
     limit > Duration::ZERO && since.elapsed() >= limit
-}
-
-/// How a waiting command goes on.
-enum Woken {
-    /// It has got something, or was refused.
-    Reply(Reply),
-    /// It ends without.
-    Unblocked(Unblock),
-}
-
-/// Where a request goes.
-enum Verdict {
-    /// To the data path.
-    Run(Call),
-    /// Elsewhere, and the calls before it run first.
-    Stop(Next),
-}
-
-fn judge(request: Request, client: &mut Client, hub: &Hub) -> Verdict {
-    let name = request.arg(0);
-    if name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:") {
-        return Verdict::Stop(Next::CrossProtocol);
-    }
-    let is_exec = name.eq_ignore_ascii_case(b"EXEC");
-    let call = match resolve(request) {
-        Ok(call) => call,
-        Err(reply) => {
-            let reply = refused(client, is_exec, reply);
-            return Verdict::Stop(Next::Refuse(Refusal { call: None, reply }));
-        }
-    };
-    if let Err(reply) = admit(client, hub, &call) {
-        let reply = refused(client, is_exec, reply);
-        let call = Some(call);
-        return Verdict::Stop(Next::Refuse(Refusal { call, reply }));
-    }
-    place(call, client, hub)
-}
-
-/// Where a call goes that is admitted.
-fn place(call: Call, client: &Client, hub: &Hub) -> Verdict {
-    if hub.pause.holds(client, &call) {
-        return Verdict::Stop(Next::Hold(call));
-    }
-    if matches!(client.mode, Mode::Queueing(_)) && waits(&call) {
-        return Verdict::Stop(Next::Queue(call));
-    }
-    match call.command.class {
-        Class::Local | Class::Transaction => Verdict::Stop(Next::Local(call)),
-        _ if may_wait(&call) => Verdict::Stop(Next::Block(call)),
-        _ => Verdict::Run(call),
-    }
 }

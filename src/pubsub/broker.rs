@@ -15,6 +15,7 @@ use super::topics::{NOT_SENT, Space, Topics, is_reserved};
 use super::tracking::Tracking;
 use super::upstream::{self, Due, Wire};
 use crate::cache::LinkOptions;
+use crate::coherence::Ear;
 use crate::model::{EventClasses, Reply, Request};
 
 /// How long a client waits for the connection to Redis before it hears of it.
@@ -66,6 +67,8 @@ pub struct Broker {
     dropped: AtomicU64,
     /// Clients that keep copies of values.
     tracking: Tracking,
+    /// Who hears of other proxies' changes besides.
+    ear: Mutex<Option<Arc<dyn Ear>>>,
     /// What tells this proxy's messages about changes from those of others.
     pub(super) token: String,
 }
@@ -80,6 +83,7 @@ impl Broker {
             event_classes: AtomicU32::new(classes.bits()),
             dropped: AtomicU64::new(0),
             tracking: Tracking::default(),
+            ear: Mutex::default(),
             token: format!("{:016x}", rand::random::<u64>()),
         });
         let task = tokio::spawn(upstream::run(Arc::clone(&broker), options));
@@ -93,6 +97,14 @@ impl Broker {
     /// Clients that keep copies of values.
     pub fn tracking(&self) -> &Tracking {
         &self.tracking
+    }
+
+    pub(super) fn ear(&self) -> Option<Arc<dyn Ear>> {
+        mailbox::lock(&self.ear).clone()
+    }
+
+    pub(super) fn set_ear(&self, ear: Option<Arc<dyn Ear>>) {
+        *mailbox::lock(&self.ear) = ear;
     }
 
     /// Which events of keys are published.

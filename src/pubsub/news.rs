@@ -8,7 +8,11 @@
 //! nobody listens any more, which the number of receivers tells. All of it
 //! passes one connection of each proxy in order, so no change falls into a gap;
 //! where a connection was lost, everything is forgotten instead.
+//!
+//! Who waits for keys hears of others' changes by the same messages; there nothing rests
+//! on them but how soon it is woken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -17,8 +21,8 @@ use tokio::sync::watch;
 use super::broker::{Broker, State};
 use super::topics::Space;
 use super::upstream::{Due, Wire};
-use crate::coherence::{Audience, Change};
-use crate::model::{Event, EventClasses, Reply};
+use crate::coherence::{Audience, Change, Ear};
+use crate::model::{Db, Event, EventClasses, Key, Reply};
 
 /// Where proxies ask each other to tell of changes.
 pub(super) const CONTROL: &[u8] = b"\0f:trackers";
@@ -91,12 +95,29 @@ impl Peers {
         self.informed.send_replace(false);
     }
 
-    /// Looks whether all answers have come; whether that ends a time in which
-    /// changes may have been missed.
-    fn check_answers(&mut self) -> bool {
+    /// Looks whether all answers have come.
+    fn check_answers(&mut self) -> Gap {
         let complete = self.listens && self.asked.is_some_and(|asked| self.answers >= asked);
-        complete && !self.informed.send_replace(true) && std::mem::take(&mut self.renews)
+        if !complete || self.informed.send_replace(true) {
+            return Gap::None;
+        }
+        if std::mem::take(&mut self.renews) {
+            Gap::Copies
+        } else {
+            Gap::Waiters
+        }
     }
+}
+
+/// For whom changes of other proxies may have been missed until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gap {
+    /// For nobody.
+    None,
+    /// For those who wait: they do not wait for others to listen.
+    Waiters,
+    /// For them and for those who keep copies.
+    Copies,
 }
 
 impl Broker {
@@ -113,7 +134,7 @@ impl Broker {
         if std::mem::take(&mut peers.owes) {
             self.tell_everything(wire);
         }
-        if !self.tracking().is_empty() {
+        if !self.tracking().is_empty() || self.ear().is_some() {
             peers.renews = true;
             self.listen_to_peers(wire, peers);
         }
@@ -156,11 +177,12 @@ impl Broker {
         }
     }
 
-    /// Stops listening to other proxies when no client tracks any more.
+    /// Stops listening to other proxies when no client tracks any more, and none waits.
     pub fn end_tracking(&self) {
+        let is_wanted = self.ear().is_some();
         let mut state = self.lock();
         let State { wire, peers, .. } = &mut *state;
-        if peers.listens && self.tracking().is_empty() {
+        if peers.listens && self.tracking().is_empty() && !is_wanted {
             peers.listens = false;
             peers.asked = None;
             peers.answers = 0;
@@ -192,18 +214,18 @@ impl Broker {
         if channel == CHANGES {
             match *kind {
                 _ if is_own => {}
-                KEYS => self.tracking().changed(keys(rest).map(|key| (key, None))),
-                _ => self.tracking().forget_all(),
+                KEYS => self.hear_keys(rest),
+                _ => self.close_gap(Gap::Copies),
             }
             return;
         }
         let mut state = self.lock();
         let State { wire, peers, .. } = &mut *state;
-        let mut missed = false;
+        let mut gap = Gap::None;
         match *kind {
             QUESTION if is_own => {
                 peers.answers += 1;
-                missed = peers.check_answers();
+                gap = peers.check_answers();
             }
             QUESTION => {
                 peers.curiosity = Curiosity::Yes;
@@ -214,13 +236,31 @@ impl Broker {
             }
             ANSWER if rest == self.token.as_bytes() => {
                 peers.answers += 1;
-                missed = peers.check_answers();
+                gap = peers.check_answers();
             }
             _ => {}
         }
         drop(state);
-        if missed {
+        self.close_gap(gap);
+    }
+
+    /// Another proxy changed these keys.
+    fn hear_keys(&self, message: &[u8]) {
+        let names = keys(message).map(|(_, name)| (name, None));
+        self.tracking().changed(names);
+        if let Some(ear) = self.ear() {
+            let named = |(db, name): (Db, &[u8])| Key::new(db, Bytes::copy_from_slice(name));
+            ear.hear(&keys(message).map(named).collect::<Vec<_>>());
+        }
+    }
+
+    /// Changes may have been missed: copies are forgotten, waited keys looked at.
+    fn close_gap(&self, gap: Gap) {
+        if gap == Gap::Copies {
             self.tracking().forget_all();
+        }
+        if let (Gap::Copies | Gap::Waiters, Some(ear)) = (gap, self.ear()) {
+            ear.doubt();
         }
     }
 
@@ -228,7 +268,7 @@ impl Broker {
     pub(super) fn hear_count(&self, due: &Due, reply: &Reply) {
         let mut state = self.lock();
         let peers = &mut state.peers;
-        let mut missed = false;
+        let mut gap = Gap::None;
         match (due, reply) {
             (Due::Curious, Reply::Array(items)) => {
                 let listeners = match items.last() {
@@ -249,19 +289,19 @@ impl Broker {
                     _ => 0,
                 };
                 // One that is gone may have died behind a commit that it told nobody of.
-                missed = peers.listens && count < peers.count;
+                if peers.listens && count < peers.count {
+                    gap = Gap::Copies;
+                }
                 peers.count = count;
             }
             (Due::Asked, Reply::Integer(receivers)) => {
                 peers.asked = Some(*receivers);
-                missed = peers.check_answers();
+                gap = peers.check_answers();
             }
             _ => {}
         }
         drop(state);
-        if missed {
-            self.tracking().forget_all();
-        }
+        self.close_gap(gap);
     }
 
     /// Tells other proxies of changed keys, or of so many that none is named.
@@ -280,6 +320,7 @@ impl Broker {
         if let (Some(changes), false) = (keys, peers.owes) {
             message = self.message(KEYS);
             for change in changes {
+                message.put_u8(change.key.db.index());
                 message.put_u32(u32::try_from(change.key.name.len()).unwrap_or(u32::MAX));
                 message.put_slice(&change.key.name);
             }
@@ -348,16 +389,32 @@ impl Audience for Broker {
         self.tracking().forget_all();
         self.tell_peers(None);
     }
+
+    fn begin_hearing(&self, ear: Arc<dyn Ear>) {
+        self.set_ear(Some(ear));
+        let mut state = self.lock();
+        let State { wire, peers, .. } = &mut *state;
+        if wire.is_open && !peers.listens {
+            self.listen_to_peers(wire, peers);
+            self.note_room(&state);
+        }
+    }
+
+    fn end_hearing(&self) {
+        self.set_ear(None);
+        self.end_tracking();
+    }
 }
 
 /// The keys of a message.
-fn keys(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn keys(mut rest: &[u8]) -> impl Iterator<Item = (Db, &[u8])> {
     std::iter::from_fn(move || {
-        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (db, after) = rest.split_first()?;
+        let (length, after) = after.split_first_chunk::<4>()?;
         let length = u32::from_be_bytes(*length) as usize;
         let (key, after) = after.split_at_checked(length)?;
         rest = after;
-        Some(key)
+        Some((Db::new(*db)?, key))
     })
 }
 
@@ -367,8 +424,8 @@ mod tests {
 
     #[test]
     fn keys_of_a_message_are_read_to_its_end_and_not_beyond() {
-        let message = b"\0\0\0\x01a\0\0\0\0\0\0\0\x02bc\0\0\0\x09x";
-        let found: Vec<&[u8]> = keys(message).collect();
-        assert_eq!(found, [&b"a"[..], b"", b"bc"]);
+        let message = b"\0\0\0\0\x01a\x03\0\0\0\0\0\0\0\0\x02bc\0\0\0\0\x09x";
+        let found: Vec<(u8, &[u8])> = keys(message).map(|(db, key)| (db.index(), key)).collect();
+        assert_eq!(found, [(0, &b"a"[..]), (3, b""), (0, b"bc")]);
     }
 }

@@ -240,3 +240,74 @@ fn sort_reads_the_keys_that_its_patterns_name() {
     let stored = client.ok(&["LRANGE", "to", "0", "-1"]).unwrap();
     assert_eq!(texts(&stored), ["10", "20", "30"]);
 }
+
+#[test]
+fn a_group_or_stream_that_goes_ends_the_waiting() {
+    let stack = Stack::start().unwrap();
+    let mut other = stack.client().unwrap();
+    let read = [
+        "XREADGROUP",
+        "GROUP",
+        "g",
+        "c",
+        "BLOCK",
+        "0",
+        "STREAMS",
+        "s",
+        ">",
+    ];
+    let gone = "UNBLOCKED the stream key no longer exists";
+    let without = "NOGROUP the consumer group this client was blocked on no longer exists";
+    for (command, error) in [
+        (&["XGROUP", "DESTROY", "s", "g"][..], without),
+        (&["DEL", "s"], gone),
+        (&["SET", "s", "1"], gone),
+        (&["FLUSHALL"], gone),
+    ] {
+        other.ok(&["DEL", "s"]).unwrap();
+        other
+            .ok(&["XGROUP", "CREATE", "s", "g", "$", "MKSTREAM"])
+            .unwrap();
+        let mut waiter = waiting(&stack.program, &read, 1);
+        other.ok(command).unwrap();
+        assert_eq!(waiter.read().unwrap().error(), Some(error), "{command:?}");
+    }
+}
+
+#[test]
+fn within_multi_nobody_waits() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let lines = [
+        "MULTI",
+        "BLPOP k 0",
+        "BLMOVE a b LEFT RIGHT 0",
+        "BLMPOP 0 1 k LEFT",
+        "BZPOPMIN k 0",
+        "BZMPOP 0 1 k MIN",
+        "XREAD BLOCK 0 STREAMS s $",
+        "BRPOPLPUSH a b 0",
+    ];
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        client.ok(&words).unwrap();
+    }
+    let reply = client.call_with_bytes(&["EXEC"]).unwrap();
+    let expected = b"*7\r\n*-1\r\n$-1\r\n*-1\r\n*-1\r\n*-1\r\n*-1\r\n$-1\r\n";
+    assert_eq!(reply, expected, "{}", reply.escape_ascii());
+}
+
+#[test]
+fn reads_that_find_and_miss_their_key_are_counted() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "a", "1"]).unwrap();
+    for command in [&["GET", "a"][..], &["GET", "b"], &["MGET", "a", "b", "a"]] {
+        client.call(command).unwrap();
+    }
+    let info = client.text(&["INFO", "stats"]).unwrap();
+    assert!(
+        info.contains("keyspace_hits:3\r\nkeyspace_misses:2\r\n"),
+        "{info}"
+    );
+}

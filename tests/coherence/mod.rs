@@ -8,3 +8,5 @@ mod durability;
 mod eviction;
 mod order;
 mod outage;
+mod waiting_model;
+mod waiting_scale;

@@ -1,6 +1,7 @@
 //! The connection: protocol, limits, users, and the end of the program.
 
 mod acl;
+mod acl_file;
 mod certificates;
 mod clients;
 mod drain;
