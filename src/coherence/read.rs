@@ -27,6 +27,9 @@ const ROUNDS_MAX: u32 = 8;
 /// hidden all the time, and is read from the store.
 const WAITS_MAX: u32 = 2;
 
+/// How often a read is run on the store's word with more loaded each time.
+const LOADS_MAX: u32 = 6;
+
 /// How long a read waits for somebody else's fill or apply.
 const WAIT_MAX: Duration = Duration::from_secs(2);
 
@@ -111,6 +114,10 @@ impl Reads {
         let mut keys: Vec<Key> = call.keys(db).collect();
         keys.sort_unstable();
         keys.dedup();
+        if keys.is_empty() {
+            // `SINTERCARD 0 k` names none, and there is nothing to load for its error.
+            return answer(call, db, &[], &[], self.store.clock().now());
+        }
         for round in 0..ROUNDS_MAX {
             let generation = match self.fence.settled().await {
                 Err(refusal) => return refusal.reply(),
@@ -288,13 +295,13 @@ impl Reads {
             .collect();
         self.meters
             .fills(&self.cache.fill(generation, token, &content).await?);
-        Ok(Round::Answer(answer(
-            call,
-            db,
-            keys,
-            &loaded.keys,
-            loaded.now,
-        )))
+        let mut workspace = workspace_of(keys, &loaded.keys);
+        let reply = engine::execute(call, db, &mut workspace, loaded.now);
+        // Of a large key only a part was loaded, perhaps too little.
+        Ok(match workspace.is_short() {
+            true => Round::Large,
+            false => Round::Answer(reply),
+        })
     }
 
     /// Fills what is missing of several keys, so that the cache can answer all
@@ -404,31 +411,54 @@ impl Reads {
                 needs.entry(key).or_default().add(need);
             }
         }
-        let requests: Vec<LoadRequest> = needs
-            .into_iter()
-            .map(|(key, need)| LoadRequest::new(key, need))
-            .collect();
-        let loaded = self.load_and_tell(&requests).await?;
-        let mut workspace = Workspace::default();
-        for (request, found) in requests.into_iter().zip(loaded.keys) {
-            workspace.load(request.key, found);
-        }
-        let run = |step: &Step| engine::execute(&step.call, step.db, &mut workspace, loaded.now);
-        Ok(steps.iter().map(run).collect())
+        self.run_on_store(needs, |workspace, now| {
+            let run = |step: &Step| engine::execute(&step.call, step.db, workspace, now);
+            steps.iter().map(run).collect()
+        })
+        .await
     }
 
     /// In bypass, or after too many rounds: the store's word.
     async fn answer_from_store(&self, call: &Call, db: Db, keys: &[Key]) -> Result<Reply, Refusal> {
         self.meters.bypasses.increment(1);
         let mut needs = needs(call, db);
-        let requests: Vec<LoadRequest> = keys
-            .iter()
-            .map(|key| LoadRequest::new(key.clone(), needs.remove(key).unwrap_or_default()))
-            .collect();
-        let LoadedKeys {
-            keys: found, now, ..
-        } = self.load_and_tell(&requests).await?;
-        Ok(answer(call, db, keys, &found, now))
+        for key in keys {
+            needs.entry(key.clone()).or_default();
+        }
+        self.run_on_store(needs, |workspace, now| {
+            engine::execute(call, db, workspace, now)
+        })
+        .await
+    }
+
+    /// Runs reads on what one snapshot of the store says; again with whole values, and with
+    /// what else they turn out to want, if that was too little.
+    async fn run_on_store<T>(
+        &self,
+        mut needs: BTreeMap<Key, Need>,
+        run: impl Fn(&mut Workspace, UnixMs) -> T,
+    ) -> Result<T, Refusal> {
+        let mut loads = 1;
+        loop {
+            let requests: Vec<LoadRequest> = needs
+                .iter()
+                .map(|(key, need)| LoadRequest::new(key.clone(), need.clone()))
+                .collect();
+            let loaded = self.load_and_tell(&requests).await?;
+            let mut workspace = Workspace::default();
+            for (request, found) in requests.into_iter().zip(loaded.keys) {
+                workspace.load(request.key, found);
+            }
+            let replies = run(&mut workspace, loaded.now);
+            if loads == LOADS_MAX || !workspace.is_short() {
+                return Ok(replies);
+            }
+            loads += 1;
+            needs.values_mut().for_each(|need| need.whole = true);
+            for (key, need) in workspace.take_wanted() {
+                needs.entry(key).or_default().add(need);
+            }
+        }
     }
 
     /// What one snapshot of the store says of `keys`, which the cache has been
@@ -546,11 +576,15 @@ fn needs(call: &Call, db: Db) -> BTreeMap<Key, Need> {
 
 /// Runs a read on what the store said of its keys.
 fn answer(call: &Call, db: Db, keys: &[Key], found: &[Loaded], now: UnixMs) -> Reply {
+    engine::execute(call, db, &mut workspace_of(keys, found), now)
+}
+
+fn workspace_of(keys: &[Key], found: &[Loaded]) -> Workspace {
     let mut workspace = Workspace::default();
     for (key, loaded) in keys.iter().zip(found) {
         workspace.load(key.clone(), loaded.clone());
     }
-    engine::execute(call, db, &mut workspace, now)
+    workspace
 }
 
 fn absent(count: usize) -> Vec<Loaded> {

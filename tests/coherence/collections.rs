@@ -212,6 +212,19 @@ fn nothing_is_left_of_a_collection_that_was_replaced() {
     assert_eq!(client.text(&["TYPE", "h"]).unwrap(), "none");
 }
 
+/// Redis looks at the type of a key before it looks at the arguments.
+#[test]
+fn error_is_the_same_if_the_key_is_not_in_the_cache() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    call(&mut client, "SET s text");
+    let wrong = words("GEOSEARCH s FROMLONLAT 1 x BYRADIUS 1 km");
+    let error = client.call(&wrong).unwrap();
+    assert!(error.error().unwrap().starts_with("WRONGTYPE"), "{error:?}");
+    stack.cache.client().unwrap().ok(&["DEL", "s"]).unwrap();
+    assert_eq!(client.call(&wrong).unwrap(), error);
+}
+
 #[test]
 fn long_fields_are_whole() {
     let stack = Stack::start().unwrap();

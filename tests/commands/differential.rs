@@ -18,6 +18,19 @@ fn replies_equal_those_of_redis_whatever_happens_to_the_cache() {
     run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 20));
 }
 
+/// Collections of more than a few elements are then read from the store.
+#[test]
+fn replies_equal_those_of_redis_though_little_fits_into_the_cache() {
+    let stack = Stack::start_with(&[("cache.fill_elements", "4")], &[]).unwrap();
+    let judge = Redis::start().unwrap();
+    let arena = Arena {
+        ours: stack.program.address(),
+        cache: &stack.cache,
+        judge: &judge,
+    };
+    run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 10));
+}
+
 /// Otherwise a difference would say nothing.
 #[test]
 fn redis_compared_with_itself_shows_no_difference() {
