@@ -7,3 +7,4 @@ mod durability;
 mod eviction;
 mod order;
 mod outage;
+mod scans;

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::generator::{self, Command, DATABASES};
-use super::pair::{Pair, resolve};
+use super::pair::{Pair, Tested, resolve};
 use crate::patterns::open;
 use crate::support::client::show;
 use crate::support::{Client, Redis, Value};
@@ -116,7 +116,9 @@ fn accident(rng: &mut StdRng) -> Accident {
 
 /// Who is compared with whom.
 pub struct Arena<'a> {
-    /// The server that is tested.
+    /// What is tested.
+    pub tested: Tested,
+    /// Where it listens.
     pub ours: SocketAddr,
     /// Its cache.
     pub cache: &'a Redis,
@@ -157,6 +159,7 @@ impl Arena<'_> {
 
     fn pair(&self, index: usize) -> Result<Pair> {
         let mut pair = Pair {
+            tested: self.tested,
             ours: Client::connect(self.ours)?,
             theirs: self.judge.client()?,
         };
