@@ -257,6 +257,12 @@ fn collection_above_the_limit_is_read_from_the_store() {
     assert_eq!(call(&mut client, "HGETALL h").items().len(), 40);
     assert_eq!(client.ok(&["HGET", "h", "none"]).unwrap(), Value::Null);
     assert_eq!(cache.integer(&["EXISTS", "h"]).unwrap(), 0);
+    // As Redis would keep it.
+    for field in 0..200 {
+        call(&mut client, &format!("HSET many f{field} x"));
+    }
+    let form = call(&mut client, "OBJECT ENCODING many");
+    assert_eq!(form.text().as_deref(), Some("listpack"));
     for field in 0..15 {
         call(&mut client, &format!("HDEL h f{field}"));
     }

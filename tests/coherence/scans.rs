@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use crate::support::{Client, Stack, Value, process};
 
 /// What is there throughout.
-const KEPT: usize = 200;
+const KEPT: usize = 600;
 const LIMIT: Duration = Duration::from_secs(20);
 /// No scan takes more calls.
 const CALLS_MAX: usize = 2_000;
@@ -23,7 +23,7 @@ fn scan(
     let mut found = BTreeSet::new();
     let mut cursor = "0".to_owned();
     for calls in 0..CALLS_MAX {
-        let command = [head, &[&cursor, "COUNT", "25"]].concat();
+        let command = [head, &[&cursor, "COUNT", "60"]].concat();
         let reply = client.ok(&command)?;
         let [next, page] = reply.items() else {
             bail!("{head:?} replied {reply:?}");
@@ -57,9 +57,9 @@ fn disturb(stack: &Stack, calls: usize, add: &str, remove: &str) -> Result<()> {
     let mut client = stack.client()?;
     let mut cache = stack.cache.client()?;
     match calls % 5 {
-        0 => write_all(&mut client, add, KEPT..4 * KEPT)?,
+        0 => write_all(&mut client, add, KEPT..3 * KEPT)?,
         1 => drop(cache.ok(&["DEL", "k"])?),
-        2 => write_all(&mut client, remove, KEPT..4 * KEPT)?,
+        2 => write_all(&mut client, remove, KEPT..3 * KEPT)?,
         3 => drop(cache.ok(&["FUNCTION", "FLUSH"])?),
         _ => drop(cache.ok(&["FLUSHALL"])?),
     }
