@@ -18,24 +18,13 @@ mod support {
 
 #[path = "engine/collections.rs"]
 mod collections;
-#[path = "engine/commands.rs"]
-mod commands;
-#[path = "engine/geo.rs"]
-mod geo;
-#[path = "engine/hash.rs"]
-mod hash;
-#[path = "engine/hyperloglog.rs"]
-mod hyperloglog;
-#[path = "engine/list.rs"]
-mod list;
-#[path = "engine/rdb.rs"]
-mod rdb;
-#[path = "engine/sets.rs"]
-mod sets;
 #[path = "engine/stream.rs"]
-mod stream;
-#[path = "engine/zset.rs"]
-mod zset;
+mod memory_stream;
+#[allow(
+    dead_code,
+    reason = "shared with the integration tests, which use all of it"
+)]
+mod patterns;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -51,7 +40,8 @@ use rand::{Rng, SeedableRng};
 use support::client::{Client, show};
 use support::redis::Redis;
 
-use commands::{Arguments, DATABASES_USED};
+use patterns::commands::{self, Arguments, DATABASES_USED};
+use patterns::{hyperloglog, open, rdb, stream};
 
 /// How far the two clocks may be apart in what they say of a time to live.
 const CLOCK_TOLERANCE_MS: i64 = 2_000;
@@ -272,7 +262,7 @@ impl Session {
     ) -> Result<()> {
         self.calls += 1;
         if let Ok(call) = &call
-            && collections::is_open(call.command.name, arguments, self.client(db, false)?)?
+            && open::is_open(call.command.name, arguments, self.client(db, false)?)?
         {
             return Ok(());
         }
@@ -321,8 +311,16 @@ impl Session {
 
     fn compare(&mut self, db: Db, name: &str, arguments: &Arguments, reply: &Reply) -> Result<()> {
         let is_resp3 = self.random.random();
+        let protocol = if is_resp3 {
+            Protocol::Resp3
+        } else {
+            Protocol::Resp2
+        };
+        let mut ours = BytesMut::new();
+        encode(reply, protocol, &mut ours);
+        let reply = &support::client::decode(&ours)?;
         let client = self.client(db, is_resp3)?;
-        if let Some(choice) = collections::same_choice(name, arguments, reply) {
+        if let Some(choice) = open::same_choice(name, arguments, reply) {
             let taken = client.integer(&choice)?;
             ensure!(
                 taken as usize == choice.len() - 2,
@@ -331,24 +329,17 @@ impl Session {
             return Ok(());
         }
         if name.starts_with("SORT") {
-            collections::reset_errno(client)?;
+            open::reset_errno(client)?;
         }
-        let theirs = if collections::BLOCKING.contains(&name) {
-            collections::without_waiting(client, arguments)?
+        let theirs = if open::BLOCKING.contains(&name) {
+            open::without_waiting(client, arguments)?
         } else if hyperloglog::is_damaged(reply) {
             hyperloglog::sent_without_effect(name, arguments, client)?
         } else {
             let sent = stream::as_repeated(name, arguments, reply);
-            client.send(&collections::as_sent(name, &sent))?;
+            client.send(&open::as_sent(name, &sent))?;
             client.read_with_bytes()?.1
         };
-        let protocol = if is_resp3 {
-            Protocol::Resp3
-        } else {
-            Protocol::Resp2
-        };
-        let mut ours = BytesMut::new();
-        encode(reply, protocol, &mut ours);
         if matches!(
             name,
             "TTL" | "PTTL" | "EXPIRETIME" | "PEXPIRETIME" | "OBJECT|IDLETIME"
@@ -356,8 +347,8 @@ impl Session {
         {
             return Ok(());
         }
-        if collections::equal_but_for_choice(name, &ours, &theirs)
-            || collections::equal_but_for_order(name, arguments, &ours, &theirs)
+        if open::equal_but_for_choice(name, &ours, &theirs)
+            || open::equal_but_for_order(name, arguments, &ours, &theirs)
             || stream::equal_but_for_times(name, &ours, &theirs)
             || rdb::equal_but_for_history(name, &ours, &theirs)
         {
@@ -436,13 +427,13 @@ impl Session {
     fn same_in_cache(&mut self, key: &Key, effect: &Effect) -> Result<()> {
         let held = self.entries.get(key).map(|entry| entry.value.clone());
         let begin = if self.random.random_bool(0.2) {
-            stream::Copying::Afresh
+            memory_stream::Copying::Afresh
         } else {
-            stream::Copying::Changes
+            memory_stream::Copying::Changes
         };
         let db = Db::new(DATABASES_USED).context("a database")?;
         let cache = self.client(db, false)?;
-        stream::same_in_cache(key, held.as_ref(), effect, begin, cache)
+        memory_stream::same_in_cache(key, held.as_ref(), effect, begin, cache)
     }
 
     /// Does what the effect says to the keys in memory.

@@ -7,6 +7,8 @@ mod coherence;
 mod commands;
 mod faults;
 mod front;
+#[allow(dead_code, reason = "shared with the engine's own differential test")]
+mod patterns;
 mod pubsub;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;

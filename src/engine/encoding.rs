@@ -9,7 +9,7 @@ pub(super) const EMBEDDED_MAX: usize = 44;
 /// The longest text of a 64-bit integer.
 const INTEGER_TEXT_MAX: usize = 20;
 /// `hash-max-listpack-entries`.
-const PACKED_ELEMENTS_MAX: u64 = 128;
+const PACKED_ELEMENTS_MAX: u64 = 512;
 /// `hash-max-listpack-value`.
 const PACKED_LEN_MAX: usize = 64;
 

@@ -7,11 +7,11 @@ pub(super) fn is_certain(call: &Call, reply: &[u8]) -> bool {
     if call.command.class == Class::Expiry {
         return false;
     }
-    if reply.starts_with(b"-") {
-        return reply.starts_with(b"-WRONGTYPE")
-            || reply.starts_with(b"-ERR") && !reply.starts_with(b"-ERR no such key");
-    }
     let keys = call.key_indices().count();
+    if reply.starts_with(b"-") {
+        // Redis looks at the type first: had the key been there, the error might be another.
+        return keys == 0 || keys == 1 && reply.starts_with(b"-WRONGTYPE");
+    }
     match reply {
         [b':', digits @ ..] if keys > 1 => {
             counts_keys(call) && digits.strip_suffix(b"\r\n") == Some(keys.to_string().as_bytes())

@@ -1,12 +1,16 @@
 //! Client libraries as people use them.
 
+mod redis_rs;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use crate::support::{Stack, process};
 
-const REDIS_PY: &str = "redis==5.2.1";
-const IOREDIS: &str = "ioredis@5.4.2";
+/// Kombu 5.5 and later need scripts.
+const PYTHON: &[&str] = &["redis==5.2.1", "celery==5.4.0", "kombu==5.4.2", "rq==2.0.0"];
+const NODE: &[&str] = &["ioredis@5.4.2", "redis@4.7.0"];
 
 /// Where the libraries are installed; kept between runs.
 fn folder() -> PathBuf {
@@ -25,29 +29,41 @@ fn run(program: &Path, arguments: &[&str]) -> String {
     process::run(command).unwrap()
 }
 
-fn python() -> PathBuf {
-    let home = folder().join("python");
-    let python = home.join("bin/python");
-    if !home.join("installed").exists() {
-        run(
-            Path::new("python3"),
-            &["-m", "venv", home.to_str().unwrap()],
-        );
-        run(&python, &["-m", "pip", "install", "--quiet", REDIS_PY]);
-        std::fs::write(home.join("installed"), REDIS_PY).unwrap();
+/// Has `install` run once for these versions in a folder of their own.
+fn installed(name: &str, wanted: &[&str], install: impl FnOnce(&Path)) -> PathBuf {
+    let home = folder().join(name);
+    let note = home.join("installed");
+    let wanted = wanted.join(" ");
+    if std::fs::read_to_string(&note).ok().as_ref() != Some(&wanted) {
+        std::fs::create_dir_all(&home).unwrap();
+        install(&home);
+        std::fs::write(note, wanted).unwrap();
     }
-    python
+    home
+}
+
+fn python() -> PathBuf {
+    static HOME: OnceLock<PathBuf> = OnceLock::new();
+    let home = HOME.get_or_init(|| {
+        installed("python", PYTHON, |home| {
+            let venv = ["-m", "venv", home.to_str().unwrap()];
+            run(Path::new("python3"), &venv);
+            let install = ["-m", "pip", "install", "--quiet"];
+            run(&home.join("bin/python"), &[&install, PYTHON].concat());
+        })
+    });
+    home.join("bin/python")
 }
 
 fn node_modules() -> PathBuf {
-    let home = folder().join("node");
-    if !home.join("installed").exists() {
-        std::fs::create_dir_all(&home).unwrap();
-        let prefix = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
-        let arguments = [prefix.as_slice(), &[home.to_str().unwrap(), IOREDIS]].concat();
-        run(Path::new("npm"), &arguments);
-        std::fs::write(home.join("installed"), IOREDIS).unwrap();
-    }
+    static HOME: OnceLock<PathBuf> = OnceLock::new();
+    let home = HOME.get_or_init(|| {
+        installed("node", NODE, |home| {
+            let prefix = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
+            let home = [home.to_str().unwrap()];
+            run(Path::new("npm"), &[&prefix, &home[..], NODE].concat());
+        })
+    });
     home.join("node_modules")
 }
 
@@ -55,31 +71,55 @@ fn port(stack: &Stack) -> String {
     stack.program.address().port().to_string()
 }
 
+/// Runs a script that says at its end that all is well.
+fn is_well(program: &Path, name: &str, arguments: &[&str]) {
+    let script = script(name);
+    let output = run(program, &[&[script.to_str().unwrap()], arguments].concat());
+    assert!(output.ends_with("all well\n"), "{output}");
+}
+
 #[test]
 fn redis_py_works_with_both_protocols() {
     let mut stack = Stack::start().unwrap();
     for protocol in ["2", "3"] {
-        let script = script("redis_py.py");
-        let output = run(
-            &python(),
-            &[script.to_str().unwrap(), &port(&stack), protocol],
-        );
-        assert!(output.ends_with("all well\n"), "{output}");
+        is_well(&python(), "redis_py.py", &[&port(&stack), protocol]);
+        is_well(&python(), "data_types.py", &[&port(&stack), protocol]);
     }
     stack.program.stop_quietly().unwrap();
 }
 
 #[test]
-fn ioredis_works() {
+fn node_clients_work() {
     let mut stack = Stack::start().unwrap();
     let modules = node_modules();
-    let script = script("ioredis.js");
-    let arguments = [
-        script.to_str().unwrap(),
-        &port(&stack),
-        modules.to_str().unwrap(),
-    ];
-    let output = run(Path::new("node"), &arguments);
+    for script in ["ioredis.js", "node_redis.js"] {
+        let arguments = [&*port(&stack), modules.to_str().unwrap()];
+        is_well(Path::new("node"), script, &arguments);
+    }
+    stack.program.stop_quietly().unwrap();
+}
+
+/// Queues of jobs, and a flush of the cache in the middle.
+#[test]
+fn job_queues_lose_nothing() {
+    let stack = Stack::start().unwrap();
+    let cache = stack.cache.address().port().to_string();
+    for script in ["rq_jobs.py", "celery_jobs.py"] {
+        is_well(&python(), script, &[&port(&stack), &cache]);
+    }
+}
+
+/// Redigo, by Debian's packages of Go.
+#[test]
+fn redigo_works() {
+    let mut stack = Stack::start().unwrap();
+    let mut go = Command::new("timeout");
+    go.args(["180", "go", "run"]).arg(script("redigo.go"));
+    go.arg(port(&stack))
+        .env("GO111MODULE", "off")
+        .env("GOPATH", "/usr/share/gocode")
+        .env("GOCACHE", folder().join("go"));
+    let output = process::run(go).unwrap();
     assert!(output.ends_with("all well\n"), "{output}");
     stack.program.stop_quietly().unwrap();
 }

@@ -60,7 +60,74 @@ const TYPES: &[(&str, &[&str], &str)] = &[
         ],
         "XRANGE k - +",
     ),
+    // Places are sorted sets.
+    (
+        "zset",
+        &[
+            "GEOADD k 13.361389 38.115556 Palermo 15.087269 37.502669 Catania",
+            "GEOADD k XX CH 13.5 38 Palermo",
+            "GEOADD k 2.349 48.853 Paris",
+            "ZREM k Catania",
+        ],
+        "GEOSEARCH k FROMLONLAT 15 37 BYRADIUS 9000 km ASC WITHCOORD WITHDIST",
+    ),
+    // And what counts visitors is a string.
+    (
+        "string",
+        &[
+            "PFADD k a b c",
+            "PFADD k d",
+            "PFMERGE k k",
+            "PFADD k e f g h i j",
+        ],
+        "PFCOUNT k k",
+    ),
 ];
+
+/// What a stream has beside its entries.
+#[test]
+fn groups_of_a_stream_survive_the_loss_of_the_cache() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    for change in [
+        "XADD k 1-1 f v",
+        "XADD k 2-1 f v",
+        "XADD k 3-1 f v",
+        "XGROUP CREATE k team 0",
+        "XGROUP CREATE k late $ ENTRIESREAD 3",
+        "XGROUP CREATECONSUMER k team idle",
+        "XREADGROUP GROUP team one COUNT 2 STREAMS k >",
+        "XACK k team 1-1",
+        "XCLAIM k team two 0 2-1 TIME 1000000 RETRYCOUNT 7",
+        "XDEL k 3-1",
+        "XGROUP SETID k late 1-1 ENTRIESREAD 1",
+        "XGROUP DELCONSUMER k team one",
+        "XSETID k 9-9 ENTRIESADDED 12 MAXDELETEDID 3-1",
+        "XGROUP DESTROY k late",
+    ] {
+        call(&mut client, change);
+        // Without what tells the time and how Redis keeps it.
+        let told = |client: &mut Client| {
+            let groups = call(client, "XINFO GROUPS k");
+            let pending = call(client, "XPENDING k team IDLE 0 - + 10");
+            let ids: Vec<_> = pending
+                .items()
+                .iter()
+                .map(|entry| (entry.items()[..2].to_vec(), entry.items()[3].clone()))
+                .collect();
+            let info = call(client, "XINFO STREAM k");
+            let last = (info.items()[7].clone(), info.items()[9].clone());
+            let added = (info.items()[11].clone(), info.items()[1].clone());
+            format!("{groups:?} {ids:?} {last:?} {added:?}")
+        };
+        if !change.starts_with("XADD") {
+            let kept = told(&mut client);
+            cache.ok(&["FLUSHALL"]).unwrap();
+            assert_eq!(told(&mut client), kept, "after a flush: {change}");
+        }
+    }
+}
 
 fn words(line: &str) -> Vec<&str> {
     line.split(' ').collect()
@@ -190,6 +257,12 @@ fn collection_above_the_limit_is_read_from_the_store() {
     assert_eq!(call(&mut client, "HGETALL h").items().len(), 40);
     assert_eq!(client.ok(&["HGET", "h", "none"]).unwrap(), Value::Null);
     assert_eq!(cache.integer(&["EXISTS", "h"]).unwrap(), 0);
+    // As Redis would keep it.
+    for field in 0..200 {
+        call(&mut client, &format!("HSET many f{field} x"));
+    }
+    let form = call(&mut client, "OBJECT ENCODING many");
+    assert_eq!(form.text().as_deref(), Some("listpack"));
     for field in 0..15 {
         call(&mut client, &format!("HDEL h f{field}"));
     }
@@ -210,6 +283,19 @@ fn nothing_is_left_of_a_collection_that_was_replaced() {
     call(&mut client, "RENAME h g");
     assert_eq!(call(&mut client, "HGETALL g").items().len(), 2);
     assert_eq!(client.text(&["TYPE", "h"]).unwrap(), "none");
+}
+
+/// Redis looks at the type of a key before it looks at the arguments.
+#[test]
+fn error_is_the_same_if_the_key_is_not_in_the_cache() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    call(&mut client, "SET s text");
+    let wrong = words("GEOSEARCH s FROMLONLAT 1 x BYRADIUS 1 km");
+    let error = client.call(&wrong).unwrap();
+    assert!(error.error().unwrap().starts_with("WRONGTYPE"), "{error:?}");
+    stack.cache.client().unwrap().ok(&["DEL", "s"]).unwrap();
+    assert_eq!(client.call(&wrong).unwrap(), error);
 }
 
 #[test]

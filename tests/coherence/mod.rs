@@ -8,5 +8,6 @@ mod durability;
 mod eviction;
 mod order;
 mod outage;
+mod scans;
 mod waiting_model;
 mod waiting_scale;

@@ -21,6 +21,9 @@ fn use_all_kinds(client: &mut Client, round: usize) {
     assert!(client.integer(&["TTL", "key"]).unwrap() > 900);
     assert_eq!(client.integer(&["DEL", "a"]).unwrap(), 1);
     assert_eq!(client.call(&["GET", "a"]).unwrap(), Value::Null);
+    // It names no key.
+    let error = client.call(&["SINTERCARD", "0", "a"]).unwrap();
+    assert_eq!(error.error(), Some("ERR numkeys should be greater than 0"));
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub fn rule(arguments: &[Vec<u8>]) -> Comparison {
         Some(b"KEYS") => Comparison::AnyOrder,
         Some(b"TTL" | b"EXPIRETIME") => Comparison::Time(1000),
         Some(b"PTTL" | b"PEXPIRETIME") => Comparison::Time(1),
-        Some(b"RANDOMKEY") => Comparison::Form,
+        Some(b"RANDOMKEY" | b"MEMORY") => Comparison::Form,
         Some(b"OBJECT") => match upper(1).as_deref() {
             Some(b"ENCODING" | b"REFCOUNT" | b"IDLETIME") => Comparison::Form,
             _ => Comparison::Exact,

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::episode::{self, Arena};
+use super::pair::Tested;
 use crate::support::{Redis, Stack, seed};
 
 /// `FRESHET_DIFFERENTIAL_SECONDS` makes it longer; `FRESHET_SEED` repeats one episode.
@@ -11,11 +12,26 @@ fn replies_equal_those_of_redis_whatever_happens_to_the_cache() {
     let stack = Stack::start().unwrap();
     let judge = Redis::start().unwrap();
     let arena = Arena {
+        tested: Tested::Freshet,
         ours: stack.program.address(),
         cache: &stack.cache,
         judge: &judge,
     };
     run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 20));
+}
+
+/// Collections of more than a few elements are then read from the store.
+#[test]
+fn replies_equal_those_of_redis_though_little_fits_into_the_cache() {
+    let stack = Stack::start_with(&[("cache.fill_elements", "4")], &[]).unwrap();
+    let judge = Redis::start().unwrap();
+    let arena = Arena {
+        tested: Tested::Freshet,
+        ours: stack.program.address(),
+        cache: &stack.cache,
+        judge: &judge,
+    };
+    run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 10));
 }
 
 /// Otherwise a difference would say nothing.
@@ -27,6 +43,7 @@ fn redis_compared_with_itself_shows_no_difference() {
         Redis::start().unwrap(),
     );
     let arena = Arena {
+        tested: Tested::Redis,
         ours: ours.address(),
         cache: &cache,
         judge: &judge,

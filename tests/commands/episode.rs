@@ -1,17 +1,17 @@
-//! A run of random commands against Freshet and a plain Redis side by side, and
+//! A run of random commands of every type against Freshet and a plain Redis side by side, and
 //! the search for the shortest run that still shows a difference.
 
-use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::comparison::rule;
-use super::generator::{self, Argument, Command, DATABASES};
-use crate::support::client::{encode, show};
+use super::generator::{self, Command, DATABASES};
+use super::pair::{Pair, Tested, resolve};
+use crate::patterns::open;
+use crate::support::client::show;
 use crate::support::{Client, Redis, Value};
 
 /// How many connections take turns.
@@ -22,16 +22,16 @@ const STEPS: usize = 300;
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
 /// How long the search for a shorter story may take.
 const SHRINK_LIMIT: Duration = Duration::from_secs(90);
-/// A scan of so few keys ends within so many calls.
-const SCAN_CALLS: usize = 1000;
 
 /// One thing that happens in an episode.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A connection sends commands at once.
     Pipeline(usize, Vec<Command>),
-    /// A connection lists all keys, with these words after the cursor.
-    Scan(usize, Vec<String>),
+    /// A connection sends commands in a `MULTI` block.
+    Block(usize, Vec<Command>),
+    /// A connection lists all that a scan finds: the words before the cursor, and those behind.
+    Scan(usize, Vec<Vec<u8>>, Vec<String>),
     /// Something happens to the cache behind Freshet's back.
     Accident(Accident),
 }
@@ -61,30 +61,46 @@ fn step(rng: &mut StdRng) -> Step {
     let connection = rng.random_range(0..CONNECTIONS);
     match rng.random_range(0..100) {
         0..6 => Step::Accident(accident(rng)),
-        6..8 => {
-            let options = [
-                "",
-                "MATCH k*",
-                "COUNT 3",
-                "TYPE string",
-                "TYPE list",
-                "MATCH *1 COUNT 100",
-            ];
-            let words = options[rng.random_range(0..options.len())];
-            Step::Scan(
-                connection,
-                words.split_whitespace().map(str::to_owned).collect(),
-            )
-        }
-        8..25 => {
-            let count = rng.random_range(2..12);
-            Step::Pipeline(
-                connection,
-                (0..count).map(|_| generator::command(rng)).collect(),
-            )
-        }
-        _ => Step::Pipeline(connection, vec![generator::command(rng)]),
+        6..8 => scan(rng, connection),
+        8..16 => Step::Block(connection, some(rng, generator::for_block)),
+        16..28 => pipeline(connection, some(rng, generator::command)),
+        _ => pipeline(connection, vec![generator::command(rng)]),
     }
+}
+
+fn some(rng: &mut StdRng, command: impl Fn(&mut StdRng) -> Command) -> Vec<Command> {
+    let count = rng.random_range(2..12);
+    (0..count).map(|_| command(rng)).collect()
+}
+
+/// What would wait if there is nothing does not within a block.
+fn pipeline(connection: usize, mut commands: Vec<Command>) -> Step {
+    if commands.len() == 1 && generator::waits(&commands[0]) {
+        return Step::Block(connection, commands);
+    }
+    commands.retain(|command| !generator::waits(command));
+    Step::Pipeline(connection, commands)
+}
+
+fn scan(rng: &mut StdRng, connection: usize) -> Step {
+    let options = [
+        "",
+        "MATCH k*",
+        "COUNT 3",
+        "TYPE string",
+        "TYPE list",
+        "TYPE zset",
+        "MATCH *1 COUNT 100",
+    ];
+    let (head, words) = if rng.random() {
+        let (name, keys) = generator::one_key_scan(rng);
+        (vec![name, keys], options[rng.random_range(0..3)])
+    } else {
+        let words = options[rng.random_range(0..options.len())];
+        (vec![b"SCAN".to_vec()], words)
+    };
+    let words = words.split_whitespace().map(str::to_owned).collect();
+    Step::Scan(connection, head, words)
 }
 
 fn accident(rng: &mut StdRng) -> Accident {
@@ -100,7 +116,9 @@ fn accident(rng: &mut StdRng) -> Accident {
 
 /// Who is compared with whom.
 pub struct Arena<'a> {
-    /// The server that is tested.
+    /// What is tested.
+    pub tested: Tested,
+    /// Where it listens.
     pub ours: SocketAddr,
     /// Its cache.
     pub cache: &'a Redis,
@@ -117,18 +135,22 @@ impl Arena<'_> {
         }
         pairs[0].ours.ok(&["FLUSHALL"])?;
         pairs[0].theirs.ok(&["FLUSHALL"])?;
-        let mut payloads = HashMap::new();
+        let mut payload = None;
         for step in steps {
             match step {
                 Step::Pipeline(connection, commands) => {
-                    let commands: Vec<Vec<Vec<u8>>> = commands
-                        .iter()
-                        .map(|command| resolve(command, &payloads))
-                        .collect();
-                    self.forget_expired(&commands)?;
-                    pairs[*connection].compare(&commands, &mut payloads)?;
+                    let commands = resolve(commands, payload.as_deref());
+                    self.prepare(&commands)?;
+                    pairs[*connection].compare(&commands, &mut payload)?;
                 }
-                Step::Scan(connection, words) => pairs[*connection].compare_scans(words)?,
+                Step::Block(connection, commands) => {
+                    let commands = resolve(commands, payload.as_deref());
+                    self.prepare(&commands)?;
+                    pairs[*connection].compare_blocks(&commands, &mut payload)?;
+                }
+                Step::Scan(connection, head, words) => {
+                    pairs[*connection].compare_scans(head, words)?;
+                }
                 Step::Accident(accident) => self.happen(*accident)?,
             }
         }
@@ -137,6 +159,7 @@ impl Arena<'_> {
 
     fn pair(&self, index: usize) -> Result<Pair> {
         let mut pair = Pair {
+            tested: self.tested,
             ours: Client::connect(self.ours)?,
             theirs: self.judge.client()?,
         };
@@ -149,12 +172,18 @@ impl Arena<'_> {
         Ok(pair)
     }
 
-    /// DBSIZE of Redis counts keys whose end has come until somebody looks at them.
-    fn forget_expired(&self, commands: &[Vec<Vec<u8>>]) -> Result<()> {
-        if commands
-            .iter()
-            .any(|command| command[0].eq_ignore_ascii_case(b"DBSIZE"))
-        {
+    /// DBSIZE of Redis counts keys whose end has come until somebody looks at them;
+    /// and its SORT depends on what came before it.
+    fn prepare(&self, commands: &[Vec<Vec<u8>>]) -> Result<()> {
+        let has = |name: &[u8]| {
+            commands
+                .iter()
+                .any(|command| command[0].to_ascii_uppercase().starts_with(name))
+        };
+        if has(b"SORT") {
+            open::reset_errno(&mut self.cache.client()?)?;
+        }
+        if has(b"DBSIZE") {
             let mut client = self.judge.client()?;
             for db in 0..DATABASES {
                 client.ok(&["SELECT", &db.to_string()])?;
@@ -194,100 +223,13 @@ impl Arena<'_> {
     fn compare_content(&self) -> Result<()> {
         let mut pair = self.pair(0)?;
         for db in 0..DATABASES {
-            let mut commands = vec![vec![b"SELECT".to_vec(), db.to_string().into_bytes()]];
-            commands.push(vec![b"KEYS".to_vec(), b"*".to_vec()]);
-            for key in generator::keys() {
-                commands.push(vec![b"GET".to_vec(), key.clone()]);
-                commands.push(vec![b"PEXPIRETIME".to_vec(), key]);
-            }
-            pair.compare(&commands, &mut HashMap::new())?;
+            let select = vec![b"SELECT".to_vec(), db.to_string().into_bytes()];
+            let keys = vec![b"KEYS".to_vec(), b"*".to_vec()];
+            pair.compare(&[select, keys], &mut None)?;
+            pair.compare_contents(&generator::keys())?;
         }
         Ok(())
     }
-}
-
-/// The bytes of a command; a payload is what DUMP of the judge last said.
-fn resolve(command: &Command, payloads: &HashMap<Vec<u8>, Vec<u8>>) -> Vec<Vec<u8>> {
-    let payload = payloads.values().next();
-    command
-        .iter()
-        .map(|argument| match argument {
-            Argument::Bytes(bytes) => bytes.clone(),
-            Argument::Payload => payload.map_or_else(|| b"nonsense".to_vec(), Vec::clone),
-        })
-        .collect()
-}
-
-struct Pair {
-    ours: Client,
-    theirs: Client,
-}
-
-impl Pair {
-    /// Sends the commands to both and compares all replies.
-    fn compare(
-        &mut self,
-        commands: &[Vec<Vec<u8>>],
-        payloads: &mut HashMap<Vec<u8>, Vec<u8>>,
-    ) -> Result<()> {
-        let bytes: Vec<u8> = commands.iter().flat_map(|one| encode(one)).collect();
-        self.ours.send_raw(&bytes)?;
-        self.theirs.send_raw(&bytes)?;
-        for command in commands {
-            let ours = self
-                .ours
-                .read_with_bytes()
-                .with_context(|| format!("no reply to {}", show(command)))?;
-            let theirs = self.theirs.read_with_bytes()?;
-            if !rule(command).agrees((&ours.0, &ours.1), (&theirs.0, &theirs.1)) {
-                bail!(
-                    "{}\n  Freshet: {}\n  Redis:   {}",
-                    show(command),
-                    show(&[ours.1]),
-                    show(&[theirs.1])
-                );
-            }
-            if let (true, Value::Bulk(payload)) =
-                (command[0].eq_ignore_ascii_case(b"DUMP"), theirs.0)
-            {
-                payloads.clear();
-                payloads.insert(Vec::new(), payload);
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_scans(&mut self, words: &[String]) -> Result<()> {
-        let ours = scan(&mut self.ours, words)?;
-        let theirs = scan(&mut self.theirs, words)?;
-        if ours != theirs {
-            bail!("SCAN {words:?}\n  Freshet: {ours:?}\n  Redis:   {theirs:?}");
-        }
-        Ok(())
-    }
-}
-
-fn scan(client: &mut Client, words: &[String]) -> Result<BTreeSet<Vec<u8>>> {
-    let mut found = BTreeSet::new();
-    let mut cursor = "0".to_owned();
-    for _ in 0..SCAN_CALLS {
-        let mut command = vec!["SCAN".to_owned(), cursor];
-        command.extend(words.iter().cloned());
-        let reply = client.ok(&command)?;
-        let [next, keys] = reply.items() else {
-            bail!("SCAN replied {reply:?}");
-        };
-        for key in keys.items() {
-            if let Value::Bulk(key) = key {
-                found.insert(key.clone());
-            }
-        }
-        cursor = next.text().unwrap_or_default();
-        if cursor == "0" {
-            return Ok(found);
-        }
-    }
-    bail!("SCAN {words:?} does not end")
 }
 
 /// The fewest steps and commands that still fail, by leaving out ever smaller
@@ -334,7 +276,9 @@ pub fn shrink(steps: Vec<Step>, failure: String, arena: &Arena) -> (Vec<Step>, S
 fn without_command(steps: &[Step], index: usize, place: usize) -> Option<Vec<Step>> {
     let mut steps = steps.to_vec();
     match steps.get_mut(index)? {
-        Step::Pipeline(_, commands) if commands.len() > 1 && place < commands.len() => {
+        Step::Pipeline(_, commands) | Step::Block(_, commands)
+            if commands.len() > 1 && place < commands.len() =>
+        {
             commands.remove(place);
             Some(steps)
         }
@@ -344,17 +288,23 @@ fn without_command(steps: &[Step], index: usize, place: usize) -> Option<Vec<Ste
 
 /// A step as a person would read it.
 pub fn describe(step: &Step) -> String {
+    let lines = |commands: &[Command]| {
+        let lines: Vec<String> = resolve(commands, None)
+            .iter()
+            .map(|one| show(one))
+            .collect();
+        lines.join("\n              ")
+    };
     match step {
         Step::Pipeline(connection, commands) => {
-            let lines: Vec<String> = commands
-                .iter()
-                .map(|command| show(&resolve(command, &HashMap::new())))
-                .collect();
-            format!(
-                "connection {connection}: {}",
-                lines.join("\n              ")
-            )
+            format!("connection {connection}: {}", lines(commands))
         }
-        other => format!("{other:?}"),
+        Step::Block(connection, commands) => {
+            format!("connection {connection}, a block: {}", lines(commands))
+        }
+        Step::Scan(connection, head, words) => {
+            format!("connection {connection}: {} {words:?}", show(head))
+        }
+        Step::Accident(accident) => format!("{accident:?}"),
     }
 }

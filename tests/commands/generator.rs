@@ -1,12 +1,18 @@
-//! Random commands from templates.
+//! Random commands: of strings and keys from templates, of all types from the patterns that
+//! the engine's own test uses too.
 //!
 //! A template is a line of words. `<key>` and its like are drawn, `a|b|` is one
 //! of its alternatives (the last one is empty), `+` joins words of one
 //! alternative, and a word that ends in `*` is repeated one to three times.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use freshet::model::UnixMs;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
+
+use crate::patterns::{commands, open, rdb};
 
 /// An argument of a generated command.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,8 +117,85 @@ const TEMPLATES: &[&str] = &[
     "NONSENSE <value>",
 ];
 
-/// One random command. One in twenty is damaged: an argument lost, doubled or replaced.
+/// Stands for what `DUMP` last said.
+const PAYLOAD: &[u8] = b"<payload>";
+
+/// What tells of whole databases, which is not the same within a block, or divides it.
+const NOT_IN_BLOCKS: &[&[u8]] = &[
+    b"KEYS",
+    b"SCAN",
+    b"RANDOMKEY",
+    b"DBSIZE",
+    b"FLUSHDB",
+    b"FLUSHALL",
+    b"SWAPDB",
+    b"WAIT",
+];
+
+/// One random command of any type.
 pub fn command(rng: &mut StdRng) -> Command {
+    if rng.random_bool(0.3) {
+        from_template(rng)
+    } else {
+        from_pattern(rng)
+    }
+}
+
+/// The same, fit for a `MULTI` block.
+pub fn for_block(rng: &mut StdRng) -> Command {
+    loop {
+        let command = command(rng);
+        let name = name(&command);
+        if !NOT_IN_BLOCKS.contains(&&name[..]) {
+            return command;
+        }
+    }
+}
+
+/// Whether the command waits if there is nothing.
+pub fn waits(command: &Command) -> bool {
+    let name = name(command);
+    open::BLOCKING
+        .iter()
+        .any(|waiting| waiting.as_bytes() == name)
+}
+
+fn name(command: &Command) -> Vec<u8> {
+    match command.first() {
+        Some(Argument::Bytes(name)) => name.to_ascii_uppercase(),
+        _ => Vec::new(),
+    }
+}
+
+/// A scan of one key, without its cursor.
+pub fn one_key_scan(rng: &mut StdRng) -> (Vec<u8>, Vec<u8>) {
+    let scans: &[(&str, &[&str])] = &[
+        ("HSCAN", &["h1", "h2", "h3"]),
+        ("SSCAN", &["s1", "s2", "s3"]),
+        ("ZSCAN", &["z1", "z2", "zl1", "g1"]),
+    ];
+    let (name, keys) = scans[rng.random_range(0..scans.len())];
+    (name.as_bytes().to_vec(), one_of(rng, keys).into_bytes())
+}
+
+/// A command from the patterns of all types; one that depends on another before it is sent
+/// without that one.
+fn from_pattern(rng: &mut StdRng) -> Command {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = UnixMs(since.map_or(0, |since| since.as_millis() as i64));
+    let mut payloads: Vec<Vec<u8>> = vec![PAYLOAD.to_vec(); rdb::OLD.len()];
+    payloads.extend(rdb::OLD.iter().map(|payload| payload.to_vec()));
+    let mut commands = commands::some(rng, now, &payloads);
+    let last = commands.pop().unwrap_or_default();
+    let argument = |bytes: Vec<u8>| match &bytes[..] {
+        PAYLOAD => Argument::Payload,
+        _ => Argument::Bytes(bytes),
+    };
+    last.into_iter().map(argument).collect()
+}
+
+/// One in twenty is damaged: an argument lost, doubled or replaced.
+fn from_template(rng: &mut StdRng) -> Command {
     let template = TEMPLATES.choose(rng).copied().unwrap_or("PING");
     let mut arguments = Vec::new();
     for word in template.split(' ') {
@@ -279,8 +362,8 @@ fn database(rng: &mut StdRng) -> String {
     rng.random_range(0..DATABASES).to_string()
 }
 
-/// The keys that are used. Few, so that commands meet.
-pub fn keys() -> Vec<Vec<u8>> {
+/// The keys that templates use. Few, so that commands meet.
+fn template_keys() -> Vec<Vec<u8>> {
     let mut keys: Vec<Vec<u8>> = (0..8).map(|n| format!("k{n}").into_bytes()).collect();
     keys.extend((0..3).map(|n| format!("counter{n}").into_bytes()));
     keys.push(b"{t}a".to_vec());
@@ -291,14 +374,23 @@ pub fn keys() -> Vec<Vec<u8>> {
     keys.push(b"\x00fc{k1}".to_vec());
     keys.push(b"\x00f:gen".to_vec());
     keys.push("l".repeat(300).into_bytes());
+    keys
+}
+
+/// All keys that any command is about.
+pub fn keys() -> Vec<Vec<u8>> {
+    let mut keys = template_keys();
     keys.push(b"big".to_vec());
+    keys.extend(commands::keys());
+    keys.sort_unstable();
+    keys.dedup();
     keys
 }
 
 fn key(rng: &mut StdRng) -> Vec<u8> {
-    let keys = keys();
     // `big` has templates of its own: LCS of large values takes for ever.
-    let count = keys.len() - 1;
+    let keys = template_keys();
+    let count = keys.len();
     let index = if rng.random_bool(0.7) {
         rng.random_range(0..8)
     } else {

@@ -5,3 +5,4 @@ mod differential;
 mod episode;
 mod expiry;
 mod generator;
+mod pair;

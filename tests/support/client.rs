@@ -263,6 +263,24 @@ pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     bytes
 }
 
+/// The value of a whole reply.
+pub fn decode(reply: &[u8]) -> Result<Value> {
+    parse(reply, &mut 0)?.context("a part of a reply")
+}
+
+/// The bytes of each element of an array.
+pub fn elements(reply: &[u8]) -> Result<Vec<&[u8]>> {
+    let end = find_line_end(reply, 0).context("a first line")?;
+    let mut position = end + 2;
+    let mut found = Vec::new();
+    while position < reply.len() {
+        let start = position;
+        parse(reply, &mut position)?.context("a whole element")?;
+        found.push(&reply[start..position]);
+    }
+    Ok(found)
+}
+
 /// A command as a person would read it, shortened.
 pub fn show<A: AsRef<[u8]>>(arguments: &[A]) -> String {
     let shown: Vec<String> = arguments

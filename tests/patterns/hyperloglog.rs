@@ -1,15 +1,16 @@
 //! HyperLogLog commands with likely and unlikely arguments; see `commands` for the pattern letters.
 
 use anyhow::Result;
-use freshet::model::Reply;
 
-use super::collections::as_sent;
 use super::commands::Arguments;
-use super::support::client::Client;
+use super::open::as_sent;
+use crate::support::client::{Client, Value};
 
 /// Whether a string was refused whose registers are not as many as they should be.
-pub fn is_damaged(reply: &Reply) -> bool {
-    matches!(reply, Reply::Error(text) if text.starts_with(b"INVALIDOBJ"))
+pub fn is_damaged(reply: &Value) -> bool {
+    reply
+        .error()
+        .is_some_and(|text| text.starts_with("INVALIDOBJ"))
 }
 
 /// Whether damage has cut the last run of registers in two. Redis then reads whatever
@@ -41,7 +42,7 @@ pub fn sent_without_effect(
     let end = redis.integer(&[&b"PEXPIRETIME"[..], key])?;
     redis.send(&as_sent(name, arguments))?;
     let reply = redis.read_with_bytes()?.1;
-    if let super::support::client::Value::Bulk(payload) = kept {
+    if let Value::Bulk(payload) = kept {
         let end = end.max(0).to_string();
         redis.ok(&[
             &b"RESTORE"[..],

@@ -5,7 +5,7 @@
 use anyhow::{Result, bail};
 
 use super::commands::Arguments;
-use super::support::client::{Client, Value};
+use crate::support::client::{Client, Value};
 
 pub const PATTERNS: &[&str] = &[
     "DUMP k",

@@ -484,9 +484,15 @@ const DATABASES: &[&[u8]] = &[
     b"",
 ];
 
-/// Seconds from now: always long past or far off, so that the run's own time
-/// does not matter.
-const SECONDS: &[i64] = &[100_000, 200_000, 300_000, 0, -1, -100_000];
+/// Seconds from now, long past. Those to come are far off, so that the run's own time does
+/// not matter, and no two alike, since `EXPIRE GT` compares them to the millisecond.
+const SECONDS_PAST: &[i64] = &[0, -1, -100_000];
+
+/// All keys that commands are mostly about.
+pub fn keys() -> impl Iterator<Item = Vec<u8>> {
+    let of_families = FAMILIES.iter().flat_map(|(_, keys)| keys.iter());
+    KEYS.iter().chain(of_families).map(|key| key.to_vec())
+}
 
 /// One command, or a `SET` with one that depends on it.
 pub fn some(random: &mut StdRng, now: UnixMs, payloads: &[Vec<u8>]) -> Vec<Arguments> {
@@ -567,7 +573,10 @@ impl Maker<'_> {
     }
 
     fn argument(&mut self, place: &str) -> Vec<u8> {
-        let seconds = self.one_of(SECONDS);
+        let seconds = match self.random.random() {
+            true => self.random.random_range(100_000..400_000),
+            false => self.one_of(SECONDS_PAST),
+        };
         match place {
             "k" => self.key(),
             "a" => self.one_of(MEMBERS).to_vec(),
