@@ -95,11 +95,11 @@ mod tests {
             s.run(&["HSET", "h", field, "v"]);
             assert_eq!(s.text("OBJECT ENCODING h"), encoding);
         }
-        for number in 0..128 {
+        for number in 0..512 {
             s.run(&["HSET", "many", &number.to_string(), ""]);
         }
         assert_eq!(s.text("OBJECT ENCODING many"), "\"listpack\"");
-        s.run(&["HSET", "many", "128", ""]);
+        s.run(&["HSET", "many", "512", ""]);
         assert_eq!(s.text("OBJECT ENCODING many"), "\"hashtable\"");
         for number in 0..512 {
             s.run(&["SADD", "s", &number.to_string()]);
