@@ -1,12 +1,16 @@
 //! The cache as the rest of the program uses it: shared connections for
 //! reads, pooled ones for the calls of the protocol.
 
+mod content;
+mod staging;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 
+use self::staging::{is_large, without_large};
 use super::call::{self, Call, Function};
 use super::link::LinkOptions;
 use super::{
@@ -14,9 +18,7 @@ use super::{
 };
 use crate::clock::RemoteClock;
 use crate::config;
-use crate::model::{
-    CacheCommand, DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version,
-};
+use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
 use crate::tls;
 
 /// The library that runs in the cache.
@@ -416,131 +418,6 @@ impl Cache {
         self.call(call, Repeat::Same).await.map(drop)
     }
 
-    /// How the content of a key is told: a string that ends needs its deadline. One
-    /// that is too long for the cache, or dead for it already, is not told.
-    pub fn string_op(
-        &self,
-        value: bytes::Bytes,
-        expires_at: Option<UnixMs>,
-        store_now: UnixMs,
-    ) -> Op {
-        match expires_at {
-            _ if value.len() > self.lives.fill_limit => Op::Invalidate,
-            None => Op::String(value),
-            Some(at) => match self.deadline(at, store_now) {
-                Some(deadline) => Op::Expiring {
-                    value,
-                    expires_at: at,
-                    deadline,
-                },
-                None => Op::Invalidate,
-            },
-        }
-    }
-
-    /// How another type than a string, of `size` elements, is told by the
-    /// commands that make it or repeat what was done to it. What is too long for
-    /// the cache, or dead for it already, is not told.
-    pub fn collection_op(
-        &self,
-        (told, size): (Told, u64),
-        commands: Vec<CacheCommand>,
-        expires_at: Option<UnixMs>,
-        store_now: UnixMs,
-    ) -> Op {
-        let deadline = match expires_at {
-            None => Some(self.native_deadline()),
-            Some(at) => self.deadline(at, store_now),
-        };
-        let fits = commands.iter().map(length).sum::<usize>() <= COLLECTION_BYTES_MAX
-            && size <= self.lives.fill_elements;
-        match deadline {
-            Some(deadline) if fits => Op::Collection {
-                told,
-                size,
-                commands,
-                expires_at,
-                deadline,
-            },
-            _ => Op::Invalidate,
-        }
-    }
-
-    /// Puts the large collections among `content` under temporary names, so that
-    /// the fill itself has only to rename them: no call keeps the cache busy for long.
-    async fn stage<'a>(
-        &self,
-        generation: Generation,
-        token: &str,
-        content: &[Applied<'a>],
-    ) -> Result<Vec<Applied<'a>>, CacheError> {
-        let mut staged = Vec::with_capacity(content.len());
-        for one in content {
-            let mut one = one.clone();
-            if let Op::Collection {
-                size,
-                commands,
-                expires_at,
-                deadline,
-                ..
-            } = &one.op
-                && commands.iter().map(length).sum::<usize>() > STEP_BYTES
-            {
-                for (number, step) in steps(commands).enumerate() {
-                    let mut call = Call::new(Function::Stage, [one.key].into_iter(), generation, 4);
-                    call.bytes(token.as_bytes());
-                    call.number(self.lives.lease.as_millis() as i64);
-                    call.number(number as i64);
-                    call.bytes(&call::pack(step));
-                    // Not twice: a list would have items twice.
-                    self.call(call, Repeat::Never).await?;
-                }
-                one.op = Op::Staged {
-                    size: *size,
-                    expires_at: *expires_at,
-                    deadline: *deadline,
-                };
-            }
-            staged.push(one);
-        }
-        Ok(staged)
-    }
-
-    /// How a new expiry is told.
-    pub fn expiry_op(&self, expires_at: Option<UnixMs>, store_now: UnixMs) -> Op {
-        match expires_at {
-            None => Op::Expiry {
-                expires_at,
-                deadline: self.native_deadline(),
-            },
-            Some(at) => match self.deadline(at, store_now) {
-                Some(deadline) => Op::Expiry {
-                    expires_at,
-                    deadline,
-                },
-                None => Op::Invalidate,
-            },
-        }
-    }
-
-    /// When the native of a key that ends at `expires_at` dies, by the cache's
-    /// clock; an odd number. `None`: it would be dead at once.
-    fn deadline(&self, expires_at: UnixMs, store_now: UnixMs) -> Option<UnixMs> {
-        let left = expires_at.0.saturating_sub(store_now.0) - self.lives.skew.as_millis() as i64;
-        let left = left.min(self.lives.native.as_millis() as i64);
-        (left > 1).then(|| UnixMs((self.clock.now().0 + left - 1) | 1))
-    }
-
-    /// When a native without expiry that is set now dies; an even number.
-    fn native_deadline(&self) -> UnixMs {
-        UnixMs((self.clock.now().0 + self.lives.native.as_millis() as i64) & !1)
-    }
-
-    fn put_lives(&self, call: &mut Call) {
-        call.number(self.native_deadline().0);
-        call.number(self.lives.absent.as_millis() as i64);
-    }
-
     /// Sends a call; once more where a connection was stale or the library missing.
     async fn call(&self, call: Call, repeat: Repeat) -> Result<Reply, CacheError> {
         let request = call.finish();
@@ -583,53 +460,6 @@ impl Cache {
 enum Repeat {
     Same,
     Never,
-}
-
-/// The bytes of a collection that are kept in the cache at most.
-const COLLECTION_BYTES_MAX: usize = 256 << 20;
-/// Bytes of commands that one call runs at most (or one command).
-const STEP_BYTES: usize = 256 << 10;
-
-/// Bytes of one collection's commands in an apply at most.
-const APPLY_BYTES_MAX: usize = 4 << 20;
-
-fn length(command: &CacheCommand) -> usize {
-    command.iter().map(bytes::Bytes::len).sum()
-}
-
-fn is_large(applied: &Applied<'_>) -> bool {
-    match &applied.op {
-        Op::Collection { commands, .. } => {
-            commands.iter().map(length).sum::<usize>() > APPLY_BYTES_MAX
-        }
-        _ => false,
-    }
-}
-
-/// The same, but a large collection is left to the next reader, who fills the
-/// cache in steps.
-fn without_large<'a>(applied: &Applied<'a>) -> Applied<'a> {
-    let mut applied = applied.clone();
-    if is_large(&applied) {
-        applied.op = Op::Invalidate;
-    }
-    applied
-}
-
-/// Commands in runs of about [`STEP_BYTES`].
-fn steps(commands: &[CacheCommand]) -> impl Iterator<Item = &[CacheCommand]> {
-    let mut rest = commands;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let within = |command: &&CacheCommand| {
-            bytes += length(command);
-            bytes <= STEP_BYTES
-        };
-        let count = rest.iter().take_while(within).count().max(1);
-        let (step, after) = rest.split_at_checked(count)?;
-        rest = after;
-        Some(step)
-    })
 }
 
 /// What the cache is given: all, or (a full one) for each key only that it changed or was seen.

@@ -170,23 +170,17 @@ fn last_needs(call: &Call, db: Db) -> Needs {
 fn xrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let start = Id::parse_start(run.arg(2))?;
     let end = Id::parse_end(run.arg(3))?;
-    let count = range_count(run)?;
-    let Some(stream) = run.collection(&run.key(1), Kind::Stream)? else {
-        return Ok(Reply::Array(Vec::new()));
-    };
-    if count == Some(0) {
-        return Ok(Reply::NullArray);
-    }
-    if start > end {
-        return Ok(Reply::Array(Vec::new()));
-    }
-    let found = between(stream, &ids(start, end, Side::Lowest), count)?;
-    Ok(Reply::Array(found))
+    range(run, (start, end), Side::Lowest)
 }
 
 fn xrevrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let start = Id::parse_start(run.arg(3))?;
     let end = Id::parse_end(run.arg(2))?;
+    range(run, (start, end), Side::Highest)
+}
+
+/// The entries from `start` to `end`, those of the given side first.
+fn range(run: &mut Run<'_>, (start, end): (Id, Id), side: Side) -> Result<Reply, Refusal> {
     let count = range_count(run)?;
     let Some(stream) = run.collection(&run.key(1), Kind::Stream)? else {
         return Ok(Reply::Array(Vec::new()));
@@ -197,8 +191,10 @@ fn xrevrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     if start > end {
         return Ok(Reply::Array(Vec::new()));
     }
-    let mut found = between(stream, &ids(start, end, Side::Highest), count)?;
-    found.reverse();
+    let mut found = between(stream, &ids(start, end, side), count)?;
+    if side == Side::Highest {
+        found.reverse();
+    }
     Ok(Reply::Array(found))
 }
 
