@@ -26,9 +26,13 @@ const LOOK_BACK: Duration = Duration::from_secs(1);
 /// Each so many looks, one begins where the listening began: for a commit that took longer.
 const WIDE_EVERY: u64 = 100;
 
+/// Behind a look that came to nothing.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Tells for ever; ends only when it is aborted. Errors wait for the next look.
 pub async fn expire_forever(lane: Arc<Lane>, store: Arc<Store>, audience: Arc<dyn Audience>) {
     let mut looks: Option<Looks> = None;
+    let mut has_warned = false;
     let mut last_quiet = Instant::now();
     loop {
         if audience.wants_ends() {
@@ -36,8 +40,14 @@ pub async fn expire_forever(lane: Arc<Lane>, store: Arc<Store>, audience: Arc<dy
                 let start = last_quiet.elapsed() + LOOK_BACK;
                 Looks::new(earlier(store.clock().now(), start))
             });
-            if let Err(error) = looks.look(&lane, &store).await {
-                tracing::debug!(%error, "keys whose end has passed are told of later");
+            match looks.look(&lane, &store).await {
+                Ok(()) => has_warned = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut has_warned, true) {
+                        tracing::warn!(%error, "keys whose end has passed are told of later");
+                    }
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                }
             }
         } else {
             looks = None;
@@ -85,6 +95,9 @@ impl Looks {
 
     /// Finds the next keys and deletes them.
     async fn look(&mut self, lane: &Lane, store: &Store) -> Result<(), Failure> {
+        if self.count.is_multiple_of(WIDE_EVERY) && !store.index_ends().await? {
+            return Ok(());
+        }
         // Read before: what ends meanwhile is for the next look.
         let now = store.clock().now();
         let found = store.ended(self.since(), LOOK_KEYS as i64).await?;

@@ -249,6 +249,17 @@ impl Store {
         purge::purge(&mut self.connection().await?, older_than_ms, rows, from).await
     }
 
+    /// Lets [`Self::ended`] find keys by an index; `false` while another proxy makes it.
+    pub async fn index_ends(&self) -> Result<bool, StoreError> {
+        let client = self.connection().await?;
+        let indexed = ended::index(&client).await;
+        if indexed.is_err() {
+            // Its lock ends with the session; it must not go back to the pool with it.
+            drop(Object::take(client));
+        }
+        indexed
+    }
+
     /// The keys that ended after `since`, at most the `limit` first, with their ends, in order.
     pub async fn ended(&self, since: UnixMs, limit: i64) -> Result<Vec<(Key, UnixMs)>, StoreError> {
         ended::ended(&self.connection().await?, since, limit).await
