@@ -369,6 +369,27 @@ mod tests {
     }
 
     #[test]
+    fn a_key_whose_end_has_passed_is_deleted_once() {
+        let ended = |expires_at| {
+            let mut workspace = Workspace::default();
+            let loaded = Loaded {
+                version: Version(1),
+                content: Content::Absent,
+                expires_at,
+            };
+            workspace.load(key(), loaded);
+            workspace
+        };
+        let mut workspace = ended(Some(NOW));
+        assert!(workspace.end_if_passed(&key()));
+        assert_eq!(workspace.effect(&key()), Some(&Effect::Delete));
+        assert!(!workspace.end_if_passed(&key()));
+        assert!(!ended(None).end_if_passed(&key()));
+        assert!(!header(Some(NOW)).end_if_passed(&key()));
+        assert!(!Workspace::default().end_if_passed(&key()));
+    }
+
+    #[test]
     fn expiry_of_a_header_is_a_delta_and_of_a_known_value_a_whole() {
         let mut workspace = header(None);
         workspace

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::support::{Client, Redis, Stack, Value, process};
+use crate::support::{Client, Redis, Sql, Stack, Value, process};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -285,4 +285,67 @@ fn waiting_for_a_group_of_a_stream_that_ends_is_over_as_in_redis() {
     let error = "UNBLOCKED the stream key no longer exists";
     assert_eq!(told[1].error(), Some(error));
     assert_eq!(told[0], told[1]);
+}
+
+const INDEX: &str = "CREATE INDEX keys_end ON freshet.keys (expires_ms)
+    WHERE kind IS NOT NULL AND expires_ms IS NOT NULL";
+
+/// Whether the index on ends is there and complete.
+fn is_indexed(sql: &Sql) -> bool {
+    let valid = "SELECT EXISTS (SELECT FROM pg_index
+        WHERE indexrelid = to_regclass('freshet.keys_end') AND indisvalid)";
+    sql.query(valid, &[]).unwrap()[0].get(0)
+}
+
+/// Until a statement that begins so waits for a lock in this test's database.
+fn await_locked(sql: &Sql, statement: &str) {
+    let waits = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event_type = 'Lock' AND ltrim(query, E' \\n') LIKE $1 || '%')";
+    process::await_true("a statement waits", LIMIT, || {
+        sql.query(waits, &[&statement]).unwrap()[0].get(0)
+    })
+    .unwrap();
+}
+
+fn listener(stack: &Stack) -> (Client, Client) {
+    let mut client = stack.client().unwrap();
+    let classes = ["CONFIG", "SET", "notify-keyspace-events", "Ex"];
+    client.ok(&classes).unwrap();
+    let mut listener = stack.client().unwrap();
+    listener.ok(&["PSUBSCRIBE", "__keyevent@*"]).unwrap();
+    (client, listener)
+}
+
+#[test]
+fn an_index_that_was_left_unfinished_is_made_anew() {
+    let stack = Stack::start().unwrap();
+    let sql = stack.sql().unwrap();
+    sql.execute(INDEX).unwrap();
+    let spoil = "UPDATE pg_index SET indisvalid = false
+        WHERE indexrelid = 'freshet.keys_end'::regclass";
+    sql.execute(spoil).unwrap();
+    assert!(!is_indexed(&sql));
+    let (mut client, mut listener) = listener(&stack);
+    client.ok(&["SET", "a", "1", "PX", "1"]).unwrap();
+    until_ended(&mut listener);
+    assert!(is_indexed(&sql));
+}
+
+#[test]
+fn a_flush_and_the_making_of_the_index_do_not_fail_each_other() {
+    let stack = Stack::start().unwrap();
+    let sql = stack.sql().unwrap();
+    let holder = stack.sql().unwrap();
+    holder
+        .execute("BEGIN; LOCK TABLE freshet.keys IN ROW EXCLUSIVE MODE")
+        .unwrap();
+    let (mut client, mut listener) = listener(&stack);
+    await_locked(&sql, "CREATE INDEX");
+    client.send(&["FLUSHALL"]).unwrap();
+    await_locked(&sql, "UPDATE freshet.purge");
+    holder.execute("COMMIT").unwrap();
+    assert_eq!(client.read().unwrap().text().unwrap(), "OK");
+    client.ok(&["SET", "a", "1", "PX", "1"]).unwrap();
+    until_ended(&mut listener);
+    assert!(is_indexed(&sql));
 }
