@@ -20,7 +20,8 @@ use bytes::BytesMut;
 pub use self::waits::{Wait, may_wait};
 use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, purge_forever,
+    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, expire_forever,
+    purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -98,6 +99,7 @@ struct Parts {
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
     purger: tokio::task::JoinHandle<()>,
+    expirer: tokio::task::JoinHandle<()>,
     waiting: Arc<Waiting>,
     waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
@@ -142,12 +144,18 @@ impl Flow {
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
+        let expirer = tokio::spawn(expire_forever(
+            Arc::clone(&lane),
+            Arc::clone(&store),
+            audience,
+        ));
         let parts = Parts {
             cache,
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
             purger,
+            expirer,
             waiting,
             waker,
             lane,
@@ -165,6 +173,7 @@ impl Flow {
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
+        self.parts.expirer.abort();
         self.parts.waker.abort();
         let task = self
             .parts

@@ -26,6 +26,9 @@ pub trait Audience: Send + Sync {
     /// Whether [`Self::hear_changes`] is to be called.
     fn wants_changes(&self) -> bool;
 
+    /// Whether anybody is to be told of keys whose end has passed.
+    fn wants_ends(&self) -> bool;
+
     /// These events happened, in this order.
     fn hear_events(&self, events: &[Event]);
 

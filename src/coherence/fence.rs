@@ -31,6 +31,9 @@ const GIVE_UP_MAX: Duration = Duration::from_secs(2);
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// Tries of an order that other transactions are in the way of.
+const ORDER_TRIES_MAX: u32 = 10;
+
 /// How this proxy uses the cache now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -524,9 +527,17 @@ impl Follower {
     }
 
     async fn carry_out(&self, order: Order, generation: Generation) -> Result<(), Refusal> {
-        let done = match order {
-            Order::Flush(scope) => self.store.flush(scope, generation).await,
-            Order::Swap(one, other) => self.store.swap(one, other, generation).await,
+        let mut tries = 1;
+        let done = loop {
+            let done = match order {
+                Order::Flush(scope) => self.store.flush(scope, generation).await,
+                Order::Swap(one, other) => self.store.swap(one, other, generation).await,
+            };
+            match done {
+                // The index on ends is being made: it waits for us, and we for it.
+                Err(StoreError::Conflict(_)) if tries < ORDER_TRIES_MAX => tries += 1,
+                done => break done,
+            }
         };
         match done {
             Ok(true) => Ok(()),

@@ -2,6 +2,7 @@
 
 mod audience;
 mod batch;
+mod expiry;
 mod fence;
 mod gather;
 mod keyspace;
@@ -18,6 +19,7 @@ mod waiting;
 mod worker;
 
 pub use audience::{Audience, Change, Ear};
+pub use expiry::expire_forever;
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;
 pub use lane::Lane;

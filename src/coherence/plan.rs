@@ -71,10 +71,14 @@ impl Wanted {
 /// the batch are locked, so that every transaction takes its locks in key order.
 pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
-    // Whether a key is new is known only if it is looked for.
-    let looks_for_keys = jobs
-        .iter()
-        .any(|job| job.events.contains(EventClasses::NEW));
+    // Whether a key is new, or has ended, is known only if it is looked for.
+    let looks_for_keys = jobs.iter().map(|job| job.events).any(|classes| {
+        let is_wanted = |class| classes.contains(class);
+        classes.is_active()
+            && [EventClasses::NEW, EventClasses::EXPIRED]
+                .into_iter()
+                .any(is_wanted)
+    });
     for unit in units(jobs) {
         for Step { db, call } in &unit.steps {
             for (key, need) in engine::needs(call, *db) {
@@ -190,8 +194,7 @@ fn run_unit(
     mut events: Option<&mut Vec<Event>>,
 ) -> Answer {
     let holds = |(key, seen): &(Key, Seen)| {
-        // A unit before it in this very batch counts as any other writer.
-        workspace.effect(key).is_none() && known.get(key).is_some_and(|locked| seen.holds(locked))
+        seen.allows(workspace.effect(key)) && known.get(key).is_some_and(|l| seen.holds(l))
     };
     unit.watched.iter().all(holds).then(|| {
         let replies = unit.steps.iter();

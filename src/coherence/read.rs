@@ -404,6 +404,7 @@ impl Reads {
         let seen = |found: Loaded| Seen {
             version: found.version,
             is_present: found.content != Content::Absent,
+            has_ended: found.content == Content::Absent && found.expires_at.is_some(),
         };
         Ok(keys
             .into_iter()

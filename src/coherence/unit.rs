@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use crate::command::Call;
 use crate::engine::Content;
-use crate::model::{Db, Key, Reply, Version};
+use crate::model::{Db, Effect, Key, Reply, Version};
 use crate::store::Locked;
 
 /// One command of a unit, and where it runs.
@@ -38,6 +38,8 @@ pub struct Seen {
     pub version: Version,
     /// Whether it was there (and had not expired).
     pub is_present: bool,
+    /// Whether its end had passed, and nobody was told of that yet.
+    pub has_ended: bool,
 }
 
 impl Unit {
@@ -71,14 +73,28 @@ impl Seen {
     /// Whether the key, under its row lock, is still as it was seen. One that
     /// was there and has expired since is not. Of one that was not there and has no
     /// row, the version says nothing: it is that of whatever was purged last.
-    /// (If it came and went by a flush since, it is as it was.)
+    /// (If it came and went by a flush since, it is as it was.) One whose end had passed
+    /// may have been deleted for that since: the next version, and still absent.
     pub(super) fn holds(self, now: &Locked) -> bool {
         let is_present = now.loaded.content != Content::Absent;
         let is_same = now.loaded.version == self.version;
         match (self.is_present, is_present) {
             (true, true) => is_same,
-            (false, false) => is_same || !now.has_row,
+            (false, false) => {
+                let is_told = || now.loaded.version == Version(self.version.0 + 1);
+                is_same || !now.has_row || self.has_ended && is_told()
+            }
             _ => false,
+        }
+    }
+
+    /// Whether it may still be as it was seen although units before it in the same
+    /// batch had this effect: they count as any other writer.
+    pub(super) fn allows(self, effect: Option<&Effect>) -> bool {
+        match effect {
+            None => true,
+            Some(Effect::Delete) => self.has_ended,
+            Some(_) => false,
         }
     }
 }
@@ -108,6 +124,7 @@ mod tests {
         let seen = |version, is_present| Seen {
             version: Version(version),
             is_present,
+            has_ended: false,
         };
         assert!(seen(5, true).holds(&there(5)));
         assert!(!seen(5, true).holds(&there(6)));
@@ -119,5 +136,25 @@ mod tests {
         // Still not there; its tombstone was purged, and others'.
         assert!(seen(5, false).holds(&locked(5, Content::Absent, true)));
         assert!(seen(5, false).holds(&locked(9, Content::Absent, false)));
+    }
+
+    #[test]
+    fn a_key_whose_end_had_passed_holds_when_it_is_deleted_for_that() {
+        let seen = Seen {
+            version: Version(5),
+            is_present: false,
+            has_ended: true,
+        };
+        let gone = |version| locked(version, Content::Absent, true);
+        assert!(seen.holds(&gone(5)) && seen.holds(&gone(6)));
+        assert!(!seen.holds(&gone(7)));
+        assert!(!seen.holds(&locked(6, Content::Header(Kind::String), true)));
+        assert!(seen.allows(None) && seen.allows(Some(&Effect::Delete)));
+        assert!(!seen.allows(Some(&Effect::Expiry(None))));
+        let absent = Seen {
+            has_ended: false,
+            ..seen
+        };
+        assert!(!absent.holds(&gone(6)) && !absent.allows(Some(&Effect::Delete)));
     }
 }

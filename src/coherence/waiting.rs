@@ -33,7 +33,7 @@ use self::wake::Taking;
 use super::meters::WakeMeters;
 use super::{Audience, Ear, Lane, Refusal, Unit};
 use crate::command::Call;
-use crate::engine;
+use crate::engine::{self, Content};
 use crate::model::{Db, Key, Reply};
 use crate::store::{LoadRequest, Store};
 
@@ -311,7 +311,13 @@ impl Work {
         let snapshot = self.store.snapshot(&headers).await.ok()?;
         let mut queue = self.waiting.lock();
         let found = keys.iter().zip(snapshot.keys);
-        let woken = found.filter(|(key, found)| queue.note_version(key, found.version));
+        let woken = found.filter(|(key, found)| {
+            let now = match found.content {
+                Content::Absent => Presence::Gone,
+                _ => Presence::There,
+            };
+            queue.note_look(key, found.version, now)
+        });
         self.waiting.meters.by_look.increment(woken.count() as u64);
         Some(keys.len())
     }

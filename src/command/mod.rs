@@ -12,7 +12,7 @@ mod table;
 pub use flags::Flags;
 pub use getkeys::{Access, accessed};
 pub use resolve::{resolve, wrong_arity};
-pub use table::{TABLE, lookup};
+pub use table::{EXPIRED, TABLE, lookup};
 
 use bytes::Bytes;
 

@@ -56,6 +56,10 @@ const fn family(
 /// The flags that all commands running scripts share.
 const SCRIPT: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS;
 
+/// What a proxy asks of itself, and no client can name: the key is deleted if its
+/// end has passed.
+pub static EXPIRED: Command = row("FRESHET|EXPIRED", 2, WRITE, FIRST, Write);
+
 /// Every command that Freshet knows, served or not.
 #[rustfmt::skip]
 pub static TABLE: &[Command] = &[

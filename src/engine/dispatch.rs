@@ -62,7 +62,7 @@ pub fn needs(call: &Call, db: Db) -> Needs {
         "MSET" | "SETEX" | "PSETEX" => Needs::new(),
         "SETNX" | "MSETNX" | "EXISTS" | "TOUCH" | "TYPE" | "DEL" | "UNLINK" | "PERSIST"
         | "RESTORE" | "OBJECT|REFCOUNT" | "OBJECT|IDLETIME" | "OBJECT|FREQ" | "EXPIRE"
-        | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" => every(Need::header()),
+        | "PEXPIRE" | "EXPIREAT" | "PEXPIREAT" | "FRESHET|EXPIRED" => every(Need::header()),
         "COPY" | "MOVE" | "RENAME" | "RENAMENX" => keyspace::needs(call, db),
         "BITOP" => every(Need::value()),
         name => match (call.command.class, FAMILIES.get(name)) {
@@ -165,6 +165,7 @@ impl Run<'_> {
             "MEMORY|USAGE" => keyspace::memory_usage(self),
             "DUMP" => rdb::dump(self),
             "RESTORE" => rdb::restore(self),
+            "FRESHET|EXPIRED" => Ok(expiry::expired(self)),
             name => match FAMILIES.get(name) {
                 Some(family) => (family.run)(self),
                 None => Err(Refusal::Other(

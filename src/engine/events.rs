@@ -121,6 +121,14 @@ pub fn execute_telling(
     let named = call.keys(db);
     for key in named.chain(dispatch::needs(call, db).into_iter().map(|(key, _)| key)) {
         if !before.iter().any(|(known, _)| *known == key) {
+            // As in Redis: who touches a key whose end has passed finds it deleted.
+            if workspace.end_if_passed(&key) {
+                events.push(Event {
+                    class: EventClasses::EXPIRED,
+                    name: "expired",
+                    key: key.clone(),
+                });
+            }
             let seen = see(workspace, &key, now);
             before.push((key, seen));
         }

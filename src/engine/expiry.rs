@@ -125,6 +125,13 @@ pub(super) fn persist(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     Ok(Reply::Integer(i64::from(has_end)))
 }
 
+/// The proxy's own command for a key whose end has passed.
+pub(super) fn expired(run: &mut Run<'_>) -> Reply {
+    let key = run.key(1);
+    let is_done = run.workspace.end_if_passed(&key);
+    Reply::Integer(i64::from(is_done))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::dispatch::testing::Session;

@@ -26,7 +26,8 @@ pub struct Loaded {
     pub version: Version,
     /// Its content.
     pub content: Content,
-    /// When it ends; `None` for an absent key and one that lives for ever.
+    /// When it ends; `None` for one that lives for ever. Of an absent key, when it
+    /// ended, if nobody was told of that yet: its row still holds what it was.
     pub expires_at: Option<UnixMs>,
 }
 
@@ -158,6 +159,17 @@ impl Workspace {
     /// The key, which is there, is gone.
     pub(super) fn delete(&mut self, key: Key) {
         self.affect(key, Effect::Delete);
+    }
+
+    /// Deletes `key` if its end has passed and nobody was told of that yet. Whether it did.
+    pub(super) fn end_if_passed(&mut self, key: &Key) -> bool {
+        let loaded = self.loaded.get(key);
+        let has_ended = !self.effects.contains_key(key)
+            && loaded.is_some_and(|l| l.content == Content::Absent && l.expires_at.is_some());
+        if has_ended {
+            self.delete(key.clone());
+        }
+        has_ended
     }
 
     /// The key, which is there, now ends at `expires_at`; an end that has
@@ -354,6 +366,27 @@ mod tests {
                 .is_some()
         );
         assert!(header(Some(NOW)).live(&key(), NOW).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_whose_end_has_passed_is_deleted_once() {
+        let ended = |expires_at| {
+            let mut workspace = Workspace::default();
+            let loaded = Loaded {
+                version: Version(1),
+                content: Content::Absent,
+                expires_at,
+            };
+            workspace.load(key(), loaded);
+            workspace
+        };
+        let mut workspace = ended(Some(NOW));
+        assert!(workspace.end_if_passed(&key()));
+        assert_eq!(workspace.effect(&key()), Some(&Effect::Delete));
+        assert!(!workspace.end_if_passed(&key()));
+        assert!(!ended(None).end_if_passed(&key()));
+        assert!(!header(Some(NOW)).end_if_passed(&key()));
+        assert!(!Workspace::default().end_if_passed(&key()));
     }
 
     #[test]

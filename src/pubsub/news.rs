@@ -368,6 +368,12 @@ impl Audience for Broker {
         !self.tracking().is_empty() || self.lock().peers.curiosity != Curiosity::No
     }
 
+    fn wants_ends(&self) -> bool {
+        let classes = self.event_classes();
+        classes.is_active() && classes.contains(EventClasses::EXPIRED)
+            || !self.tracking().is_empty()
+    }
+
     fn hear_events(&self, events: &[Event]) {
         if !events.is_empty() {
             self.publish_events(events);

@@ -10,10 +10,10 @@ use super::commit::{self, Attempt, Outcome};
 use super::fence::{self, FenceRow};
 use super::keyspace::{self, FlushScope, ScanPage};
 use super::load::{self, LoadRequest, Snapshot};
-use super::{StoreError, purge};
+use super::{StoreError, ended, purge};
 use crate::clock::RemoteClock;
 use crate::config;
-use crate::model::{Db, Generation};
+use crate::model::{Db, Generation, Key, UnixMs};
 use crate::tls;
 
 /// Settings of every session. Plans are made once for arrays of any length, and
@@ -247,6 +247,22 @@ impl Store {
         from: &purge::Position,
     ) -> Result<Option<(purge::Position, i64)>, StoreError> {
         purge::purge(&mut self.connection().await?, older_than_ms, rows, from).await
+    }
+
+    /// Lets [`Self::ended`] find keys by an index; `false` while another proxy makes it.
+    pub async fn index_ends(&self) -> Result<bool, StoreError> {
+        let client = self.connection().await?;
+        let indexed = ended::index(&client).await;
+        if indexed.is_err() {
+            // Its lock ends with the session; it must not go back to the pool with it.
+            drop(Object::take(client));
+        }
+        indexed
+    }
+
+    /// The keys that ended after `since`, at most the `limit` first, with their ends, in order.
+    pub async fn ended(&self, since: UnixMs, limit: i64) -> Result<Vec<(Key, UnixMs)>, StoreError> {
+        ended::ended(&self.connection().await?, since, limit).await
     }
 
     /// Deletes up to `rows` elements that no key has any more; how many it found.

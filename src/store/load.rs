@@ -307,7 +307,7 @@ fn loaded(row: &Row, now: UnixMs) -> Result<(Loaded, Option<Header>), StoreError
         let absent = Loaded {
             version,
             content: Content::Absent,
-            expires_at: None,
+            expires_at: expires_at.filter(|_| kind.is_some()),
         };
         return Ok((absent, None));
     };

@@ -3,6 +3,7 @@
 mod commit;
 mod connect;
 mod elements;
+mod ended;
 mod error;
 mod fence;
 mod keyspace;

@@ -68,8 +68,9 @@ pub enum Stage {
 #[derive(Default)]
 struct Place {
     lines: Vec<(Taking, BTreeSet<u64>)>,
-    /// The key's version at the last look.
-    seen: Option<Version>,
+    /// The key's version at the last look, and whether it was there: its end does not
+    /// change its version.
+    seen: Option<(Version, Presence)>,
 }
 
 /// Those who wait for the same of one key, in the order in which they came.
@@ -269,13 +270,14 @@ impl Queue {
         keys
     }
 
-    /// Notes the version that a look found. Whether anybody is to be tried for that.
-    pub fn note_version(&mut self, key: &Key, version: Version) -> bool {
+    /// Notes what a look found. Whether anybody is to be tried for that.
+    pub fn note_look(&mut self, key: &Key, version: Version, now: Presence) -> bool {
         let Some(place) = self.places.get_mut(key) else {
             return false;
         };
-        let is_news = place.seen.replace(version) != Some(version);
-        is_news && self.note(key, Presence::There)
+        let found = Some((version, now));
+        let is_news = std::mem::replace(&mut place.seen, found) != found;
+        is_news && self.note(key, now)
     }
 }
 
