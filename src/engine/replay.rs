@@ -12,7 +12,7 @@ const ARGUMENTS_MAX: usize = 1000;
 /// The commands that make `collection` where nothing is.
 ///
 /// # Errors
-/// Unless everything is known.
+/// Unless everything is known; and for a stream that no commands make.
 pub fn rebuild(collection: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {
     let mut all: Vec<(&Bytes, &Element)> = collection.iter()?.collect();
     Ok(match collection.kind() {
