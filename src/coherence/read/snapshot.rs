@@ -58,6 +58,12 @@ impl Reads {
                 needed.entry(key).or_default();
             }
         }
+        if needed.is_empty() {
+            // Arguments that name no key (`XREAD 9 STREAMS k 0`) are answered by an error: nothing is to be loaded.
+            let (mut workspace, now) = (Workspace::default(), self.store.clock().now());
+            let run = |(db, call): &(Db, &Call)| engine::execute(call, *db, &mut workspace, now);
+            return Ok(calls.iter().map(run).collect());
+        }
         for round in 0..ROUNDS_MAX {
             let requests: Vec<LoadRequest> = needed
                 .iter()
