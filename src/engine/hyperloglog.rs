@@ -3,8 +3,9 @@
 //! The bytes are those of Redis, which any client may read: a header of 16 bytes
 //! (`HYLL`, the encoding, 3 unused, the cached count), then 16384 registers,
 //! *dense* (6 bits each) or *sparse* (runs of equal registers). The cached count
-//! is never set here: in Redis a `PFCOUNT` writes it into the string, in Freshet
-//! reads write nothing.
+//! is never set here: in Redis a `PFCOUNT` of one key writes it into the string, in Freshet
+//! reads write nothing. As a write, each first count after a change would cost a commit, and there
+//! would be none while the store is away. The cache is asked so that it does not write it either.
 //!
 //! The estimator is that of Otmar Ertl, "New cardinality estimation algorithms
 //! for HyperLogLog sketches", arXiv:1702.01284.

@@ -1,6 +1,8 @@
 //! A collection as commands: those that make it in an empty cache, and those
 //! that repeat on the key in the cache what was done to it.
 
+use std::cmp::Reverse;
+
 use bytes::Bytes;
 
 use super::NotLoaded;
@@ -12,7 +14,7 @@ const ARGUMENTS_MAX: usize = 1000;
 /// The commands that make `collection` where nothing is.
 ///
 /// # Errors
-/// Unless everything is known.
+/// Unless everything is known; and for a stream that no commands make.
 pub fn rebuild(collection: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {
     let mut all: Vec<(&Bytes, &Element)> = collection.iter()?.collect();
     Ok(match collection.kind() {
@@ -26,7 +28,10 @@ pub fn rebuild(collection: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> 
             all.into_iter().map(|(_, item)| [item.value.clone()]),
         ),
         Kind::Set => commands("SADD", all.into_iter().map(|(member, _)| [member.clone()])),
-        Kind::SortedSet => commands("ZADD", all.into_iter().map(score_and_member)),
+        Kind::SortedSet => {
+            put_scores(&mut all);
+            commands("ZADD", all.into_iter().map(score_and_member))
+        }
         Kind::Stream => return super::stream::rebuild(collection),
         Kind::String => Vec::new(),
     })
@@ -54,10 +59,14 @@ pub fn repeat(collection: &Collection) -> Vec<CacheCommand> {
             commands("SREM", gone),
             commands("SADD", put.map(|(member, _)| [member.clone()])),
         ),
-        Kind::SortedSet => (
-            commands("ZREM", gone),
-            commands("ZADD", put.map(score_and_member)),
-        ),
+        Kind::SortedSet => {
+            let mut put: Vec<(&Bytes, &Element)> = put.collect();
+            put_scores(&mut put);
+            (
+                commands("ZREM", gone),
+                commands("ZADD", put.into_iter().map(score_and_member)),
+            )
+        }
         Kind::List | Kind::Stream => return collection.logged().to_vec(),
         Kind::String => return Vec::new(),
     };
@@ -65,6 +74,15 @@ pub fn repeat(collection: &Collection) -> Vec<CacheCommand> {
     let mut all = additions;
     all.append(&mut removals);
     all
+}
+
+/// Brings members into an order in which Redis keeps the score -0, where there is one: in a small
+/// sorted set it becomes 0, so what makes the set a large one comes first, long members or many.
+fn put_scores(members: &mut [(&Bytes, &Element)]) {
+    let is_minus_zero = |element: &Element| element.rank == 0.0 && element.rank.is_sign_negative();
+    if members.iter().any(|(_, element)| is_minus_zero(element)) {
+        members.sort_by_key(|(member, element)| (is_minus_zero(element), Reverse(member.len())));
+    }
 }
 
 fn field_and_value((field, element): (&Bytes, &Element)) -> [Bytes; 2] {
@@ -129,6 +147,25 @@ mod tests {
         let told: Vec<String> = repeat(&zset).iter().map(words).collect();
         assert_eq!(told[1], "ZREM b");
         assert!(told[0].starts_with("ZADD 1"), "{told:?}");
+    }
+
+    #[test]
+    fn what_makes_a_sorted_set_large_comes_before_minus_zero() {
+        let long = "m".repeat(65);
+        let mut zset = Collection::new(Kind::SortedSet);
+        for (member, rank) in [("", -0.0), ("a", 1.0), (&*long, 2.0)] {
+            let element = Element {
+                rank,
+                ..Element::default()
+            };
+            zset.set(Bytes::from(member.to_owned()), element).unwrap();
+        }
+        let expected = format!("ZADD 2 {long} 1 a -0 ");
+        let told: Vec<String> = repeat(&zset).iter().map(words).collect();
+        assert_eq!(told, [&*expected]);
+        zset.settle();
+        let made: Vec<String> = rebuild(&zset).unwrap().iter().map(words).collect();
+        assert_eq!(made, [expected]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use super::workspace::{Content, Loaded, Workspace};
 use super::{dispatch, timeout};
 use crate::command::Call;
-use crate::model::{Db, Key, Reply, Request, UnixMs};
+use crate::model::{Db, Key, Kind, Reply, Request, UnixMs};
 
 /// `call`, which waits, for those of its keys alone that `is_kept` names.
 pub fn narrowed(call: &Call, is_kept: impl Fn(&[u8]) -> bool) -> Call {
@@ -81,15 +81,23 @@ pub fn with_arguments(call: &Call, new: &[(usize, Bytes)]) -> Call {
 
 /// Why `call`, which waits, is refused whatever its keys hold; `None` if it is not.
 pub fn refused_always(call: &Call, db: Db) -> Option<Reply> {
+    let reply = refused_on(call, db, &Content::Absent)?;
+    // Redis looks at the type of a stream before it reads the id for it.
+    let on_others = refused_on(call, db, &Content::Header(Kind::String));
+    (on_others.as_ref() == Some(&reply)).then_some(reply)
+}
+
+/// Why `call` is refused if each of its keys holds `content`.
+fn refused_on(call: &Call, db: Db, content: &Content) -> Option<Reply> {
     let mut workspace = Workspace::default();
     let waited = timeout::waited_keys(call, db);
     for key in waited.into_iter().chain(call.keys(db)) {
-        let nothing = Loaded {
+        let loaded = Loaded {
             version: Default::default(),
-            content: Content::Absent,
+            content: content.clone(),
             expires_at: None,
         };
-        workspace.load(key, nothing);
+        workspace.load(key, loaded);
     }
     match dispatch::execute(call, db, &mut workspace, UnixMs(0)) {
         // That there is no group is no fault of the arguments.
@@ -154,7 +162,10 @@ mod tests {
             ("BLMPOP 0 1 a LEFT COUNT 0", true),
             ("BZMPOP 0 1 a MIN", false),
             ("XREAD BLOCK 0 STREAMS a b 0", true),
-            ("XREAD BLOCK 0 STREAMS a >", true),
+            ("XREAD BLOCK 0 STREAMS a b > 0 x", true),
+            // If a is no stream, Redis says that.
+            ("XREAD BLOCK 0 STREAMS a >", false),
+            ("XREAD BLOCK 0 STREAMS a (-", false),
             ("XREADGROUP GROUP g c BLOCK 0 STREAMS a >", false),
         ] {
             let refusal = refused_always(&call(line), Db::default());

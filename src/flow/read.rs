@@ -66,18 +66,18 @@ impl Flow {
         let Phase::Active(generation) = self.parts.fence.phase() else {
             return None;
         };
-        let mut expected = 0;
-        let mut blocks: Vec<Bytes> = Vec::new();
-        for call in calls {
-            expected += replies_to(call);
-            if call.command.class == Class::Expiry {
-                blocks.push(expiry_block(call));
+        let expected = calls.iter().map(replies_to).sum();
+        let others: Vec<(usize, Bytes)> = calls
+            .iter()
+            .enumerate()
+            .filter_map(|(index, call)| Some((index, sent_instead(call)?)))
+            .collect();
+        let mut others = others.iter().peekable();
+        let requests = calls.iter().enumerate().map(|(index, call)| {
+            match others.next_if(|(at, _)| *at == index) {
+                Some((_, other)) => &other[..],
+                None => &call.request.raw()[..],
             }
-        }
-        let mut blocks = blocks.iter();
-        let requests = calls.iter().map(|call| match call.command.class {
-            Class::Expiry => blocks.next().map_or(&b""[..], |block| &block[..]),
-            _ => &call.request.raw()[..],
         });
         match self
             .parts
@@ -137,7 +137,10 @@ impl Flow {
         let keys: Vec<Bytes> = call.key_names().collect();
         let mut block = BytesMut::new();
         block.extend_from_slice(Request::from_args(&["MULTI"]).raw());
-        block.extend_from_slice(call.request.raw());
+        match sent_instead(call) {
+            Some(other) => block.extend_from_slice(&other),
+            None => block.extend_from_slice(call.request.raw()),
+        }
         for key in &keys {
             block.extend_from_slice(Request::from_args(&[&b"EXISTS"[..], key]).raw());
             block.extend_from_slice(Request::from_args(&[&b"GET"[..], &companion(key)]).raw());
@@ -163,6 +166,19 @@ impl Flow {
         });
         Ok(known.then(|| items.swap_remove(0)))
     }
+}
+
+/// What the cache is sent instead of the client's own request; `None`: just that.
+fn sent_instead(call: &Call) -> Option<Bytes> {
+    if call.command.class == Class::Expiry {
+        return Some(expiry_block(call));
+    }
+    // Of one key, Redis writes the count into the string, and the store would not know of it:
+    // the cache would then show other bytes than were committed. Of a key named twice it only counts.
+    (call.command.name == "PFCOUNT" && call.request.len() == 2).then(|| {
+        let key = call.request.arg(1);
+        Request::from_args(&[b"PFCOUNT", key, key]).raw().clone()
+    })
 }
 
 /// How many replies the cache gives to what is sent for `call`.

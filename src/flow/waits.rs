@@ -81,10 +81,8 @@ impl Flow {
         let told = told.map_err(|refusal| refusal.reply())?;
         let mut ends = Vec::with_capacity(places.len());
         for (place, reply) in places.into_iter().zip(told) {
-            if matches!(&reply, Reply::Error(text) if text.starts_with(b"WRONGTYPE")) {
-                return Err(reply);
-            }
-            // Of a key that is not there, anything is new.
+            // Of a key that is not there, anything is new. One of another type is found by the first
+            // try, in its turn: the arguments of a key before it may be wrong.
             ends.push((place, last_id(reply).unwrap_or(Bytes::from_static(b"0-0"))));
         }
         Ok(engine::with_arguments(call, &ends))

@@ -83,6 +83,26 @@ fn timeouts_are_exact_and_refused_as_by_redis() {
     assert!(reply.error().unwrap().starts_with("WRONGTYPE"));
 }
 
+/// Redis goes through the streams one by one: its type, then the id for it.
+#[test]
+fn a_waiting_read_tells_of_types_and_ids_in_their_order() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "string", "x"]).unwrap();
+    for (keys, ids, error) in [
+        (["string", "none"], ["(-", "0"], "WRONGTYPE"),
+        (["none", "string"], ["(-", "0"], "ERR Invalid stream ID"),
+        (["none", "string"], ["(-", "$"], "ERR Invalid stream ID"),
+        (["none", "string"], ["$", "(-"], "WRONGTYPE"),
+        (["none", "none"], [">", "0"], "ERR The > ID"),
+    ] {
+        let command = [&["XREAD", "BLOCK", "0", "STREAMS"][..], &keys, &ids].concat();
+        let reply = client.call(&command).unwrap();
+        let text = reply.error().unwrap_or_default();
+        assert!(text.starts_with(error), "{command:?}: {reply:?}");
+    }
+}
+
 #[test]
 fn nothing_is_taken_for_a_client_that_has_gone() {
     let stack = Stack::start().unwrap();

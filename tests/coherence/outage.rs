@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use crate::support::{Client, Stack, Value, process};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// How often something is tried that a busy machine may be too slow for.
+const ATTEMPTS_MAX: u32 = 5;
 /// What "quickly" means to a client that gets an error.
 const QUICKLY: Duration = Duration::from_secs(4);
 
@@ -213,9 +215,22 @@ fn hits_end_with_the_lease_while_postgresql_is_down() {
     let mut stack = Stack::start_with_own_postgres(&settings).unwrap();
     let mut client = stack.client().unwrap();
     client.ok(&["SET", "key", "value"]).unwrap();
-    // At once: an orderly stop can take longer than the lease.
-    stack.postgres().unwrap().crash().unwrap();
-    assert_eq!(client.text(&["GET", "key"]).unwrap(), "value");
+    // At once: an orderly stop can take longer than the lease. On a busy machine so can this, or the lease
+    // was not renewed for long before it: then once more.
+    let is_hit_without_postgresql = |stack: &mut Stack, client: &mut Client| {
+        stack.postgres().unwrap().crash().unwrap();
+        client.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+    };
+    let mut attempts = 0;
+    while !is_hit_without_postgresql(&mut stack, &mut client) {
+        attempts += 1;
+        assert!(attempts < ATTEMPTS_MAX, "no hit without PostgreSQL");
+        stack.postgres().unwrap().start_again().unwrap();
+        process::await_true("the key is read again", LIMIT, || {
+            client.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+        })
+        .unwrap();
+    }
     process::await_true("hits end", LIMIT, || {
         client.call(&["GET", "key"]).unwrap().error().is_some()
     })

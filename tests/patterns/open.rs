@@ -92,6 +92,9 @@ pub fn is_open(name: &str, arguments: &[Vec<u8>], redis: &mut Client) -> Result<
         return Ok(kind.text().as_deref() == Some("zset")
             && encoding.text().as_deref() == Some("listpack"));
     }
+    if matches!(name, "XADD" | "XTRIM") && has(b"~") {
+        return are_blocks_open(key, redis);
+    }
     if name.contains("LEX") || has(b"BYLEX") {
         return is_range_of_members_open(key, redis);
     }
@@ -108,6 +111,18 @@ pub fn may_be_open(name: &str, arguments: &[Vec<u8>]) -> bool {
         || name.contains("LEX")
         || has(b"BYLEX")
         || (name.starts_with("GEO") && has(b"COUNT"))
+        || (matches!(name, "XADD" | "XTRIM") && has(b"~"))
+}
+
+/// A trim with `~` takes whole blocks, and how entries stand in blocks depends in Redis on what was
+/// ever deleted: a block goes when its last entry is deleted, and the one before, if it is not full,
+/// is filled up; and a block that ends with deleted entries reaches as far as these did. Nothing of
+/// that is promised (never fewer entries than asked for is), and the store does not keep it.
+fn are_blocks_open(key: &[u8], redis: &mut Client) -> Result<bool> {
+    let info = redis.call(&[&b"XINFO"[..], b"STREAM", key])?;
+    let told = flat(&info);
+    let deleted = told.iter().position(|name| name == b"max-deleted-entry-id");
+    Ok(deleted.is_some_and(|at| told[at + 1] != b"0-0"))
 }
 
 /// A range of members of several scores has no sense, and in a skip list is found

@@ -51,3 +51,19 @@ fn what_waits_for_exec_is_bounded_for_all_clients_together() {
     })
     .unwrap();
 }
+
+/// There is nothing to load for them, and so nothing to wait for.
+#[test]
+fn a_block_of_commands_that_name_no_key_is_answered() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["MULTI"]).unwrap();
+    client.ok(&["XREAD", "9", "STREAMS", "k", "0"]).unwrap();
+    client.ok(&["SINTERCARD", "0", "k"]).unwrap();
+    let replies = client.call(&["EXEC"]).unwrap();
+    let errors: Vec<_> = replies.items().iter().map(|reply| reply.error()).collect();
+    assert!(
+        matches!(errors[..], [Some("ERR syntax error"), Some(_)]),
+        "{replies:?}"
+    );
+}

@@ -11,9 +11,13 @@ use crate::model::{CacheCommand, Collection, NotLoaded};
 /// The commands that make the stream in a cache where the key is not there.
 ///
 /// # Errors
-/// Unless the whole stream is known.
+/// Unless the whole stream is known; and if more entries were ever added than `XSETID` can say: beyond
+/// that Redis itself only counts.
 pub fn rebuild(stream: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {
     let header = Header::of(stream);
+    if i64::try_from(header.added).is_err() {
+        return Err(NotLoaded);
+    }
     let groups = state::groups(stream)?;
     let mut live = Vec::new();
     let mut gone = Vec::new();

@@ -5,6 +5,10 @@
 //! a block that has to go goes in steps, a few entries with each `XADD`: that
 //! keeps what `~` promises (never fewer entries than asked for, some tens more
 //! at most once the stream is short), and each `XADD` costs little.
+//!
+//! Of a stream out of which `XDEL` took entries, Redis's blocks may be others: it fills up
+//! the block before one whose entries are all deleted, and a block reaches as far as its
+//! last entry, deleted or not. `~` promises nothing of that, and it is not followed.
 
 use bytes::Bytes;
 
