@@ -227,8 +227,8 @@ fn read_before_its_end(writer: &mut Client, reader: &mut Client) -> String {
 #[test]
 fn copies_of_a_key_that_ends_are_invalidated() {
     let stack = Stack::start().unwrap();
-    let second = stack.second_program().unwrap();
-    let mut writer = second.client().unwrap();
+    // Through the same proxy: word of a write through another may come behind the read.
+    let mut writer = stack.client().unwrap();
     for _ in 0..3 {
         let mut reader = stack.client().unwrap();
         reader.ok(&["HELLO", "3"]).unwrap();
