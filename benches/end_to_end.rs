@@ -70,11 +70,12 @@ fn main() -> Result<()> {
         println!("round {} of {}", round + 1, effort.rounds);
         contest.round(round, effort.scale, &mut results)?;
     }
+    // Before the large keys are made: they are in the cache too.
+    let footprint = contest.footprint(effort.rounds)?;
     let data_types = match contest.for_data_types() {
         Some(servers) => data_types::measure(servers, effort.rounds, effort.scale)?,
         None => String::new(),
     };
-    let footprint = contest.footprint(effort.rounds)?;
     drop(contest);
     print!("\n{}", report::table(&results));
     print!("\n{}", report::targets(&results, &footprint));
