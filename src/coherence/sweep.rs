@@ -9,11 +9,11 @@ use crate::store::{Position, Store};
 const OLDER_THAN: Duration = Duration::from_secs(3600);
 /// Rows looked at while writers wait: a few milliseconds.
 const PAGE_ROWS: i64 = 2000;
-/// Between two pages, and between two rounds over the table.
 /// Elements deleted in one statement, statements in a row, and the pause between two.
 const COLLECT_ROWS: i64 = 2000;
 const COLLECT_STEPS: u32 = 50;
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two pages, and between two rounds over the table.
 const PAUSE: Duration = Duration::from_millis(200);
 const ROUND_PAUSE: Duration = Duration::from_secs(300);
 

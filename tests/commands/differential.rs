@@ -9,21 +9,18 @@ use crate::support::{Redis, Stack, seed};
 /// `FRESHET_DIFFERENTIAL_SECONDS` makes it longer; `FRESHET_SEED` repeats one episode.
 #[test]
 fn replies_equal_those_of_redis_whatever_happens_to_the_cache() {
-    let stack = Stack::start().unwrap();
-    let judge = Redis::start().unwrap();
-    let arena = Arena {
-        tested: Tested::Freshet,
-        ours: stack.program.address(),
-        cache: &stack.cache,
-        judge: &judge,
-    };
-    run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 20));
+    compare_freshet(&[], seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 20));
 }
 
 /// Collections of more than a few elements are then read from the store.
 #[test]
 fn replies_equal_those_of_redis_though_little_fits_into_the_cache() {
-    let stack = Stack::start_with(&[("cache.fill_elements", "4")], &[]).unwrap();
+    let settings = [("cache.fill_elements", "4")];
+    compare_freshet(&settings, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 10));
+}
+
+fn compare_freshet(settings: &[(&str, &str)], limit: Duration) {
+    let stack = Stack::start_with(settings, &[]).unwrap();
     let judge = Redis::start().unwrap();
     let arena = Arena {
         tested: Tested::Freshet,
@@ -31,7 +28,7 @@ fn replies_equal_those_of_redis_though_little_fits_into_the_cache() {
         cache: &stack.cache,
         judge: &judge,
     };
-    run_episodes(&arena, seed::seconds("FRESHET_DIFFERENTIAL_SECONDS", 10));
+    run_episodes(&arena, limit);
 }
 
 /// Otherwise a difference would say nothing.
