@@ -19,9 +19,10 @@ use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
 use crate::cache::{Cache, RESERVED_PREFIX};
+use crate::coherence::Answer;
 use crate::coherence::{
     Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, expire_forever,
-    purge_forever,
+    forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -99,6 +100,7 @@ struct Parts {
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
     purger: tokio::task::JoinHandle<()>,
+    forgetter: tokio::task::JoinHandle<()>,
     expirer: tokio::task::JoinHandle<()>,
     waiting: Arc<Waiting>,
     waker: tokio::task::JoinHandle<()>,
@@ -144,6 +146,8 @@ impl Flow {
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
+        let retention = config.commit.once_retention;
+        let forgetter = tokio::spawn(forget_forever(Arc::clone(&store), retention));
         let expirer = tokio::spawn(expire_forever(
             Arc::clone(&lane),
             Arc::clone(&store),
@@ -155,6 +159,7 @@ impl Flow {
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
             purger,
+            forgetter,
             expirer,
             waiting,
             waker,
@@ -173,6 +178,7 @@ impl Flow {
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
+        self.parts.forgetter.abort();
         self.parts.expirer.abort();
         self.parts.waker.abort();
         let task = self
@@ -246,7 +252,7 @@ impl Flow {
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
-                Ok(answers) => answers.into_iter().flatten().flatten().collect(),
+                Ok(answers) => answers.into_iter().flat_map(Answer::replies).collect(),
                 Err(refusal) => vec![refusal.reply(); count],
             };
             let mut replies = replies.into_iter();

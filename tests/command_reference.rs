@@ -367,10 +367,7 @@ fn keys_of_calls_are_those_of_redis() -> Result<()> {
         if !row.accepts(request.len()) || by_keyword.contains(&row.name) {
             continue;
         }
-        let call = freshet::command::Call {
-            command: row,
-            request,
-        };
+        let call = freshet::command::Call::new(row, request);
         let theirs = ask(&mut client, &words(&format!("COMMAND GETKEYS {line}")))?;
         let Reply::Array(theirs) = theirs else {
             continue;

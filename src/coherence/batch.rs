@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::Job;
-use super::plan::{Plan, authors, is_reserved, run, units};
+use super::once::{Keeping, Tokens};
+use super::plan::{Plan, authors, is_reserved, run, tokens, units};
 use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
@@ -42,6 +43,8 @@ pub(super) struct Prepared {
     /// One for each unit, in order.
     pub(super) replies: Vec<Answer>,
     changed: Vec<(Key, Effect, Version)>,
+    /// Whether replies are kept with their tokens.
+    keeps: bool,
     seen: Vec<(Key, Version)>,
     events: Vec<Event>,
     now: UnixMs,
@@ -50,7 +53,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
-        self.changed.is_empty()
+        self.changed.is_empty() && !self.keeps
     }
 
     /// Tells what was committed. Called in the order of commits.
@@ -188,6 +191,8 @@ enum Cause {
     Moved(Refusal),
     /// Calls needed more than was loaded: this.
     Short(Vec<(Key, Need)>),
+    /// A unit must not commit.
+    Poisoned(Refusal),
 }
 
 impl Failure {
@@ -232,7 +237,7 @@ impl<'a> Batch<'a> {
     /// A batch that needs nothing loaded, with its effects; not begun.
     pub(super) fn plan_blind(&self, jobs: &[Job]) -> Prepared {
         let now = self.store.clock().now();
-        let plan = run(jobs, Workspace::default(), &[], &[], now);
+        let plan = run(jobs, Workspace::default(), &[], &[], Tokens::default(), now);
         let versions = vec![Version(0); plan.changes.len()];
         self.prepared(plan, versions)
     }
@@ -294,12 +299,14 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        keeping: Keeping,
     ) -> Result<Prepared, Failure> {
-        let (plan, versions) = self.load_and_write(session, jobs, needs).await?;
+        let (plan, versions) = self.load_and_write(session, jobs, needs, keeping).await?;
         Ok(self.prepared(plan, versions))
     }
 
     fn prepared(&self, plan: Plan, versions: Vec<Version>) -> Prepared {
+        let keeps = plan.kept.is_ok_and(|kept| !kept.is_empty());
         let changed = plan
             .changes
             .into_iter()
@@ -313,6 +320,7 @@ impl<'a> Batch<'a> {
             attempt: self.attempt,
             replies: plan.replies,
             changed,
+            keeps,
             seen: plan.seen,
             events: plan.events,
             now: plan.now,
@@ -324,13 +332,15 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        keeping: Keeping,
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
             .map(|(key, need)| LoadRequest::new(key, need))
             .collect();
-        let (guard, locked, now) = session
-            .begin_and_load(self.attempt, &requests)
+        let tokens: Vec<&[u8]> = tokens(jobs);
+        let (guard, (locked, now), kept) = session
+            .begin_and_load(self.attempt, &requests, &tokens)
             .await
             .map_err(|e| Failure::early(Cause::Store(e)))?;
         self.check(&guard).map_err(Failure::early)?;
@@ -338,24 +348,35 @@ impl<'a> Batch<'a> {
         for (request, locked) in requests.iter().zip(&locked) {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
-        let plan = run(jobs, workspace, &requests, &locked, now);
+        let tokens = Tokens::new(kept, keeping);
+        let plan = run(jobs, workspace, &requests, &locked, tokens, now);
         if plan.is_short {
             return Err(Failure::early(Cause::Short(plan.wanted)));
         }
-        if plan.changes.is_empty() && plan.held.is_empty() {
+        let kept = match &plan.kept {
+            Ok(kept) => kept,
+            Err(refusal) => return Err(Failure::early(Cause::Poisoned(refusal.clone()))),
+        };
+        if plan.changes.is_empty() && plan.held.is_empty() && kept.is_empty() {
             return Ok((plan, Vec::new()));
         }
         let changes = plan.stored();
         let keys: Vec<&Key> = plan.changes.iter().map(|(key, ..)| key).collect();
-        let (written, held, begun) = tokio::join!(
+        let (written, held, first, begun) = tokio::join!(
             session.write(&changes, plan.now),
             session.hold_absent(&plan.held, plan.now),
+            session.keep(kept, keeping.ends(plan.now)),
             self.begin(&keys)
         );
         let written = written.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         let held = held.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         begun.map_err(|cause| self.begun(cause, plan.keys()))?;
-        let written = if held { written } else { Written::Contended };
+        let first = first.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
+        let written = if held && first {
+            written
+        } else {
+            Written::Contended
+        };
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((plan, versions))
@@ -404,6 +425,7 @@ impl<'a> Batch<'a> {
                 Attempt::Again(Refusal::Unsettled)
             }
             Cause::Short(wanted) => Attempt::Short(wanted),
+            Cause::Poisoned(refusal) => Attempt::Poisoned(refusal),
             Cause::Moved(refusal) => {
                 if refusal == Refusal::Unsettled {
                     self.fence.left(self.phase).await;

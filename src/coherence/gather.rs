@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::batch::{Batch, Failure, Prepared};
 use super::lane::Job;
-use super::plan::{Wanted, needs};
+use super::plan::{Wanted, is_blind, needs};
 use super::{Fence, Phase};
 use crate::cache::Cache;
 use crate::store::{Session, Store};
@@ -150,7 +150,7 @@ impl Gatherer {
         };
         // A begin takes the keys out of the cache: not for writes that would only
         // be refused, while reads of them could go on.
-        if !is_open(&self.session) || !needs(jobs, &Wanted::default()).is_empty() {
+        if !is_open(&self.session) || !is_blind(jobs, &needs(jobs, &Wanted::default())) {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::gather::{Gatherer, SharedSession};
 use super::meters::LaneMeters;
+use super::once::Keeping;
 use super::plan::Wanted;
 use super::worker::Worker;
 use super::{Answer, Audience, Fence, Refusal, Unit, Waiting};
@@ -143,6 +144,7 @@ impl Lane {
             waiting: Arc::clone(&waiting),
             wanted: Wanted::default(),
             unknown_timeout: settings.unknown_timeout,
+            keeping: Keeping::new(settings),
             numbers,
             audience: Arc::clone(&audience),
         };

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::Job;
-use super::{Answer, Seen, Step, Unit};
+use super::once::Tokens;
+use super::{Answer, Refusal, Seen, Step, Unit};
 use crate::cache::RESERVED_PREFIX;
 use crate::engine::{self, Need, Workspace};
 use crate::model::{Effect, Event, EventClasses, Key, UnixMs, Version};
-use crate::store::{Change, LoadRequest, Locked, RowState};
+use crate::store::{Change, Kept, LoadRequest, Locked, RowState};
 
 /// The effects of a batch, sorted by key, with what is known of each row.
 pub(super) struct Plan {
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     pub(super) now: UnixMs,
     /// Whether a call needed more than was loaded.
     pub(super) is_short: bool,
+    /// Replies to keep with their tokens; or why the batch must not commit.
+    pub(super) kept: Result<Vec<Kept>, Refusal>,
     /// What calls turned out to need besides, for the next attempt.
     pub(super) wanted: Vec<(Key, Need)>,
 }
@@ -68,7 +71,8 @@ impl Wanted {
 }
 
 /// What must be loaded, `wanted` besides. If anything must, all keys of
-/// the batch are locked, so that every transaction takes its locks in key order.
+/// the batch are locked, so that every transaction takes its locks in key order. A unit that is
+/// made once looks at its keys: a repeat tells of them, and the cache must hear how new they are.
 pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     // Whether a key is new, or has ended, is known only if it is looked for.
@@ -94,7 +98,7 @@ pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
             needs.entry(key.clone()).or_default();
         }
     }
-    if !needs.is_empty() {
+    if !needs.is_empty() || has_tokens(jobs) {
         for Step { db, call } in units(jobs).flat_map(|unit| &unit.steps) {
             for key in call.keys(*db) {
                 needs.entry(key).or_default();
@@ -107,6 +111,24 @@ pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
         known.whole |= wanted.rounds >= ROUNDS_MAX;
     }
     needs
+}
+
+/// Whether nothing has to be looked at in the store before the batch is written.
+pub(super) fn is_blind(jobs: &[Job], needs: &BTreeMap<Key, Need>) -> bool {
+    needs.is_empty() && !has_tokens(jobs)
+}
+
+/// The tokens that the batch uses, sorted, each once.
+pub(super) fn tokens(jobs: &[Job]) -> Vec<&[u8]> {
+    let once = units(jobs).filter_map(|unit| unit.once.as_ref());
+    let mut tokens: Vec<&[u8]> = once.map(|once| once.token.bytes()).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
+}
+
+fn has_tokens(jobs: &[Job]) -> bool {
+    units(jobs).any(|unit| unit.once.is_some())
 }
 
 pub(super) fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
@@ -122,6 +144,7 @@ pub(super) fn run(
     mut workspace: Workspace,
     requests: &[LoadRequest],
     locked: &[Locked],
+    mut tokens: Tokens,
     now: UnixMs,
 ) -> Plan {
     let known: Known<'_> = requests.iter().map(|r| &r.key).zip(locked).collect();
@@ -129,9 +152,21 @@ pub(super) fn run(
     if jobs.iter().any(|job| job.events.is_active()) {
         events = Some(Vec::new());
     }
-    let replies: Vec<Answer> = units(jobs)
-        .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
-        .collect();
+    let mut replies: Vec<Answer> = Vec::new();
+    // Those that ran, and are no repeats.
+    let mut ran: Vec<bool> = Vec::new();
+    for unit in units(jobs) {
+        let repeated = unit.once.as_ref().and_then(|once| tokens.answer(once));
+        ran.push(repeated.is_none());
+        replies.push(repeated.unwrap_or_else(|| {
+            let before = workspace.changes();
+            let answer = run_unit(unit, &mut workspace, &known, now, events.as_mut());
+            if let Some(once) = &unit.once {
+                tokens.keep(once, &answer, workspace.changes() != before);
+            }
+            answer
+        }));
+    }
     let is_short = workspace.is_short();
     let wanted = workspace.take_wanted().into_vec();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
@@ -157,7 +192,9 @@ pub(super) fn run(
         .filter(|(request, _)| !is_changed(&request.key))
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
-    let held = held(units(jobs).zip(&replies), &known, is_changed);
+    let answered = units(jobs).zip(&replies).zip(ran);
+    let answered = answered.filter_map(|(answered, ran)| ran.then_some(answered));
+    let held = held(answered, &known, is_changed);
     Plan {
         replies,
         changes,
@@ -168,6 +205,7 @@ pub(super) fn run(
         now,
         is_short,
         wanted,
+        kept: tokens.into_new(),
     }
 }
 
@@ -196,15 +234,15 @@ fn run_unit(
     let holds = |(key, seen): &(Key, Seen)| {
         seen.allows(workspace.effect(key)) && known.get(key).is_some_and(|l| seen.holds(l))
     };
-    unit.watched.iter().all(holds).then(|| {
-        let replies = unit.steps.iter();
-        replies
-            .map(|Step { db, call }| match &mut events {
-                Some(events) => engine::execute_telling(call, *db, workspace, now, events),
-                None => engine::execute(call, *db, workspace, now),
-            })
-            .collect()
-    })
+    if !unit.watched.iter().all(holds) {
+        return Answer::Unwatched;
+    }
+    let replies = unit.steps.iter();
+    let replies = replies.map(|Step { db, call }| match &mut events {
+        Some(events) => engine::execute_telling(call, *db, workspace, now, events),
+        None => engine::execute(call, *db, workspace, now),
+    });
+    Answer::Done(replies.collect())
 }
 
 /// A row that is missing locks nothing. A unit over several keys that relies on one
@@ -222,7 +260,8 @@ fn held<'a>(
                 .iter()
                 .any(|s| s.call.key_indices().nth(1).is_some())
         };
-        if answer.is_none() || known.is_empty() || !(unit.is_block() || several()) {
+        if !matches!(answer, Answer::Done(_)) || known.is_empty() || !(unit.is_block() || several())
+        {
             continue;
         }
         let needed = unit.steps.iter().flat_map(|s| engine::needs(&s.call, s.db));

@@ -39,6 +39,10 @@ pub(super) async fn outcome(
 /// The versions that the keys of a committed batch have by now, for the cache.
 pub(super) async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
     let keys = prepared.changed_keys().into_iter();
+    // One that only kept a reply.
+    if keys.len() == 0 {
+        return Some(Vec::new());
+    }
     let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
     let snapshot = store.snapshot(&headers).await.ok()?;
     Some(snapshot.keys.iter().map(|found| found.version).collect())

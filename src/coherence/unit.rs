@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::Once;
 use crate::command::Call;
 use crate::engine::Content;
 use crate::model::{Db, Effect, Key, Reply, Version};
@@ -25,11 +26,31 @@ pub struct Unit {
     pub watched: Vec<(Key, Seen)>,
     /// The client that sent them; 0: none.
     pub client: u64,
+    /// Under which token it is made once, if it is.
+    pub once: Option<Box<Once>>,
 }
 
-/// What a unit came to: a reply for each step, or nothing was done because a
-/// watched key had changed.
-pub type Answer = Option<SmallVec<[Reply; 1]>>;
+/// What a unit came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A reply for each step.
+    Done(SmallVec<[Reply; 1]>),
+    /// Nothing was done, because a watched key had changed.
+    Unwatched,
+    /// Nothing was done: this error is the reply to the unit as a whole.
+    Refused(Reply),
+}
+
+impl Answer {
+    /// The replies to the steps of a unit that watches nothing; to one that was refused, one.
+    pub fn replies(self) -> SmallVec<[Reply; 1]> {
+        match self {
+            Self::Done(replies) => replies,
+            Self::Unwatched => SmallVec::new(),
+            Self::Refused(reply) => SmallVec::from_buf([reply]),
+        }
+    }
+}
 
 /// A key as WATCH saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +65,12 @@ pub struct Seen {
 
 impl Unit {
     /// A command by itself.
-    pub fn single(db: Db, call: Call) -> Self {
+    pub fn single(db: Db, mut call: Call) -> Self {
+        let token = call.token.take();
+        let steps = SmallVec::from_buf([Step { db, call }]);
         Self {
-            steps: SmallVec::from_buf([Step { db, call }]),
+            once: token.map(|token| Box::new(Once::new(token, &steps))),
+            steps,
             watched: Vec::new(),
             client: 0,
         }

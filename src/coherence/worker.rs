@@ -11,9 +11,10 @@ use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, SharedSession};
 use super::lane::{Job, Progress};
 use super::meters::LaneMeters;
-use super::plan::{Wanted, needs};
+use super::once::Keeping;
+use super::plan::{Wanted, is_blind, needs};
 use super::telling::{Telling, outcome, versions};
-use super::{Audience, Fence, Phase, Refusal, Waiting};
+use super::{Answer, Audience, Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
 use crate::engine::Need;
 use crate::fault::{self, Point};
@@ -38,7 +39,7 @@ pub(super) enum Attempt {
     /// Nothing was written: calls needed more than was loaded, this.
     Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
-    Poisoned(StoreError),
+    Poisoned(Refusal),
     /// COMMIT got no answer, and the store does not tell.
     Unknown(Prepared, String),
 }
@@ -49,7 +50,7 @@ impl Attempt {
         match error {
             StoreError::Conflict(_) => Self::Again(Refusal::Contended),
             error if error.is_outage() => Self::Again(Refusal::StoreAway(error.to_string())),
-            error => Self::Poisoned(error),
+            error => Self::Poisoned(Refusal::Refused(error.to_string())),
         }
     }
 }
@@ -73,6 +74,8 @@ pub(super) struct Worker {
     /// What the calls of this batch turned out to need besides.
     pub(super) wanted: Wanted,
     pub(super) unknown_timeout: Duration,
+    /// Of replies to what is made once.
+    pub(super) keeping: Keeping,
     pub(super) numbers: Arc<AtomicU64>,
     pub(super) audience: Arc<dyn Audience>,
 }
@@ -107,8 +110,8 @@ impl Worker {
         let started = Instant::now();
         match self.attempts(&jobs, ahead).await {
             Ok(attempt) => self.conclude(jobs, attempt, started).await,
-            Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
-                self.refuse(jobs, &Refusal::Refused(error.to_string()));
+            Err(Attempt::Poisoned(refusal)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
+                self.refuse(jobs, &refusal);
             }
             Err(Attempt::Poisoned(_)) => Box::pin(self.commit_singly(jobs)).await,
             Err(Attempt::Again(refusal)) => self.refuse(jobs, &refusal),
@@ -126,18 +129,20 @@ impl Worker {
                 let started = Instant::now();
                 match self.attempts(&single, None).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
-                    Err(Attempt::Poisoned(error)) => {
-                        self.refuse(single, &Refusal::Refused(error.to_string()));
+                    Err(Attempt::Poisoned(refusal) | Attempt::Again(refusal)) => {
+                        self.refuse(single, &refusal);
                     }
-                    Err(Attempt::Again(refusal)) => self.refuse(single, &refusal),
                     Err(_) => self.refuse(single, &Refusal::Stopping),
                 }
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
                 match answer {
                     Ok(more) => replies.extend(more),
+                    Err(refusal) if unit.once.is_some() => {
+                        replies.push(Answer::Refused(refusal.reply()));
+                    }
                     Err(refusal) => {
                         let refused = unit.steps.iter().map(|_| refusal.reply());
-                        replies.push(Some(refused.collect()));
+                        replies.push(Answer::Done(refused.collect()));
                     }
                 }
             }
@@ -162,7 +167,7 @@ impl Worker {
                     count += 1;
                     continue;
                 }
-                Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
+                poisoned @ Attempt::Poisoned(_) => return Err(poisoned),
                 decided => return Ok(decided),
             };
             count += 1;
@@ -279,10 +284,10 @@ impl Worker {
         count: u32,
     ) -> Attempt {
         let needs = needs(jobs, &self.wanted);
-        if needs.is_empty() {
+        if is_blind(jobs, &needs) {
             return self.commit_blind(batch, session, jobs, count).await;
         }
-        let prepared = match batch.prepare(session, jobs, needs).await {
+        let prepared = match batch.prepare(session, jobs, needs, self.keeping).await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.
@@ -407,9 +412,8 @@ impl Worker {
                     drop(permit);
                 });
             }
-            Attempt::Again(refusal) => self.refuse(jobs, &refusal),
+            Attempt::Again(refusal) | Attempt::Poisoned(refusal) => self.refuse(jobs, &refusal),
             Attempt::Short(_) => self.refuse(jobs, &Refusal::Contended),
-            Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::Refused(error.to_string())),
         }
     }
 

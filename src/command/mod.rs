@@ -6,13 +6,15 @@ pub mod docs;
 pub mod flags;
 mod getkeys;
 pub mod glob;
+pub mod once;
 mod resolve;
 mod table;
 
 pub use flags::Flags;
 pub use getkeys::{Access, accessed};
+pub use once::Token;
 pub use resolve::{resolve, wrong_arity};
-pub use table::{EXPIRED, TABLE, lookup};
+pub use table::{EXPIRED, ONCE, TABLE, lookup};
 
 use bytes::Bytes;
 
@@ -114,9 +116,20 @@ pub struct Call {
     pub command: &'static Command,
     /// The arguments.
     pub request: Request,
+    /// Under which token it is made once, if it is (`FRESHET.ONCE`).
+    pub token: Option<Token>,
 }
 
 impl Call {
+    /// A call of `command`.
+    pub fn new(command: &'static Command, request: Request) -> Self {
+        Self {
+            command,
+            request,
+            token: None,
+        }
+    }
+
     /// The argument indices of the keys, in order; duplicates stay.
     pub fn key_indices(&self) -> impl Iterator<Item = usize> + use<> {
         let count = self.request.len();

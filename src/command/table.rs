@@ -60,6 +60,15 @@ const SCRIPT: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABL
 /// end has passed.
 pub static EXPIRED: Command = row("FRESHET|EXPIRED", 2, WRITE, FIRST, Write);
 
+/// Freshet's own: makes what stands behind it once. Its keys are those of the command in it.
+pub static ONCE: Command = row(
+    super::once::NAME,
+    -2,
+    WRITE | MOVABLEKEYS | NO_MANDATORY_KEYS,
+    NONE,
+    Transaction,
+);
+
 /// Every command that Freshet knows, served or not.
 #[rustfmt::skip]
 pub static TABLE: &[Command] = &[

@@ -239,6 +239,10 @@ section! {
         queue_bytes: ByteSize = ByteSize::mb(256), in ByteSize::mb(1)..=ByteSize::gb(64);
         /// How long an unanswered COMMIT is looked up before its clients hear `UNKNOWN`.
         unknown_timeout: Duration = secs(10), in ms(100)..=secs(300);
+        /// How long the reply of what was made once is kept, at least (`FRESHET.ONCE`).
+        once_retention: Duration = hours(24), in secs(1)..=hours(24 * 365);
+        /// Bytes of such a reply at most.
+        once_reply: ByteSize = ByteSize::kb(256), in ByteSize::kb(1)..=ByteSize::mb(16);
     }
 }
 

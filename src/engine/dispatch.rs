@@ -416,10 +416,7 @@ mod tests {
             }
             // Enough arguments for any of them to find its place.
             let count = usize::from(command.arity.unsigned_abs()).max(4);
-            let call = Call {
-                command,
-                request: Request::from_args(&vec!["1"; count]),
-            };
+            let call = Call::new(command, Request::from_args(&vec!["1"; count]));
             let reply = execute(&call, Db::default(), &mut Workspace::default(), UnixMs(1));
             if let Reply::Error(text) = &reply {
                 assert!(!text.windows(9).any(|w| w == b"elsewhere"), "{command:?}");

@@ -40,6 +40,8 @@ pub struct Workspace {
     is_short: bool,
     /// Keys in the order of their changes, while that is asked for.
     changed: Option<Vec<Key>>,
+    /// How often a key was changed.
+    changes: u64,
 }
 
 impl Workspace {
@@ -95,6 +97,11 @@ impl Workspace {
         std::mem::take(&mut self.wanted)
     }
 
+    /// How often calls have changed a key so far.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// From now on the keys that are changed are noted.
     pub(super) fn begin_noting(&mut self) {
         self.changed = Some(Vec::new());
@@ -107,6 +114,7 @@ impl Workspace {
 
     /// The key has this effect now.
     fn affect(&mut self, key: Key, effect: Effect) {
+        self.changes += 1;
         if let Some(changed) = &mut self.changed
             && !changed.contains(&key)
         {

@@ -1,8 +1,10 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
+use smallvec::SmallVec;
+
 use super::{Flow, UNIT_BYTES_MAX, oversized};
-use crate::coherence::{Seen, Step, Unit};
-use crate::command::Class;
+use crate::coherence::{Answer, Once, Seen, Step, Unit};
+use crate::command::{Class, Token};
 use crate::model::{Key, Reply};
 
 impl Flow {
@@ -19,7 +21,8 @@ impl Flow {
     /// one unit, if all `watched` keys are as they were seen; one reply each.
     /// `None`: one is not, and nothing was done.
     ///
-    /// `client` is the number of who sent it.
+    /// `client` is the number of who sent it. With a `token` the block is made once: if it was
+    /// before, this is what it was answered then, whatever is watched.
     ///
     /// A block that only reads is answered from one state, like any other.
     ///
@@ -30,16 +33,24 @@ impl Flow {
         steps: Vec<Step>,
         watched: Vec<(Key, Seen)>,
         client: u64,
+        token: Option<Token>,
     ) -> Result<Option<Vec<Reply>>, Reply> {
-        if watched.is_empty() && steps.iter().all(only_reads) {
+        if token.is_none() && watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
             return replies.map(Some).map_err(|refusal| refusal.reply());
         }
         let refusals: Vec<Option<Reply>> = steps.iter().map(|step| oversized(&step.call)).collect();
+        if token.is_some()
+            && let Some(refusal) = refusals.iter().flatten().next()
+        {
+            return Err(refusal.clone());
+        }
         let kept = steps.into_iter().zip(&refusals);
         let kept = kept.filter(|(_, refusal)| refusal.is_none());
+        let steps: SmallVec<[Step; 1]> = kept.map(|(step, _)| step).collect();
         let unit = Unit {
-            steps: kept.map(|(step, _)| step).collect(),
+            once: token.map(|token| Box::new(Once::new(token, &steps))),
+            steps,
             watched,
             client,
         };
@@ -50,14 +61,15 @@ impl Flow {
             ));
         }
         let answers = self.parts.lane.submit(vec![unit]).await;
-        let answer = answers.map_err(|refusal| refusal.reply())?.pop().flatten();
-        Ok(answer.map(|replies| {
-            let mut replies = replies.into_iter();
-            refusals
-                .into_iter()
-                .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null))
-                .collect()
-        }))
+        let mut replies = match answers.map_err(|refusal| refusal.reply())?.pop() {
+            Some(Answer::Done(replies)) => replies.into_iter(),
+            Some(Answer::Refused(reply)) => return Err(reply),
+            Some(Answer::Unwatched) | None => return Ok(None),
+        };
+        let replies = refusals
+            .into_iter()
+            .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null));
+        Ok(Some(replies.collect()))
     }
 }
 

@@ -73,7 +73,7 @@ impl Flow {
             engine::awaited_ends(call, db).into_iter().unzip();
         if places.is_empty() {
             let request = call.request.detached();
-            return Ok(Call { request, ..*call });
+            return Ok(Call::new(call.command, request));
         }
         let looks = keys.iter().filter_map(look_at_end);
         let looks: Vec<Step> = looks.collect();

@@ -10,6 +10,7 @@ use tokio_postgres::types::ToSql;
 
 use super::elements;
 use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
+use super::once::{self, Kept};
 use super::{FenceState, Store, StoreError};
 use crate::model::{Collection, Effect, Generation, Key, UnixMs, Value, Version};
 
@@ -257,13 +258,15 @@ impl Session {
     }
 
     /// Begins a transaction and loads `requests` (sorted by key, each once)
-    /// under row locks: one round trip. The time is the store's, after the locks.
+    /// under row locks: one round trip. The time is the store's, after the locks. So is what
+    /// is kept under `tokens`: who waited for the locks of another that used one finds it.
     pub async fn begin_and_load(
         &self,
         attempt: Attempt,
         requests: &[LoadRequest],
-    ) -> Result<(Guard, Vec<Locked>, UnixMs), StoreError> {
-        let (_, guard, (locked, now)) = tokio::try_join!(
+        tokens: &[&[u8]],
+    ) -> Result<(Guard, (Vec<Locked>, UnixMs), Vec<Kept>), StoreError> {
+        let (_, guard, locked, kept) = tokio::try_join!(
             self.execute("BEGIN"),
             self.guard(attempt),
             load::lock_and_load(
@@ -272,8 +275,9 @@ impl Session {
                 requests,
                 self.load_limit,
             ),
+            once::find(&self.client, tokens, self.load_limit),
         )?;
-        Ok((guard, locked, now))
+        Ok((guard, locked, kept))
     }
 
     /// Writes `changes`, sorted by key, each key once; what is deleted, at `now`.
@@ -328,6 +332,12 @@ impl Session {
         let values: [&(dyn ToSql + Sync); 3] = [&dbs, &names, &now.0];
         let inserted = self.client.execute(&statement, &values).await?;
         Ok(inserted == keys.len() as u64)
+    }
+
+    /// Keeps replies until `ends`, under tokens (sorted) that were not used. `false` if one is
+    /// by now: roll back and run the batch again.
+    pub async fn keep(&self, kept: &[Kept], ends: UnixMs) -> Result<bool, StoreError> {
+        once::keep(&self.client, kept, ends).await
     }
 
     /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].

@@ -10,7 +10,7 @@ use super::commit::{self, Attempt, Outcome};
 use super::fence::{self, FenceRow};
 use super::keyspace::{self, FlushScope, ScanPage};
 use super::load::{self, LoadRequest, Snapshot};
-use super::{StoreError, ended, purge};
+use super::{StoreError, ended, once, purge};
 use crate::clock::RemoteClock;
 use crate::config;
 use crate::model::{Db, Generation, Key, UnixMs};
@@ -263,6 +263,11 @@ impl Store {
     /// The keys that ended after `since`, at most the `limit` first, with their ends, in order.
     pub async fn ended(&self, since: UnixMs, limit: i64) -> Result<Vec<(Key, UnixMs)>, StoreError> {
         ended::ended(&self.connection().await?, since, limit).await
+    }
+
+    /// Forgets up to `rows` tokens whose replies need not be kept any more; how many it found.
+    pub async fn forget_tokens(&self, rows: i64) -> Result<u64, StoreError> {
+        once::forget(&self.connection().await?, rows).await
     }
 
     /// Deletes up to `rows` elements that no key has any more; how many it found.
