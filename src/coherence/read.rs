@@ -117,10 +117,11 @@ impl Reads {
             // `SINTERCARD 0 k` names none: the cache holds nothing that its answer needs.
             return self.answer_one(call, db).await;
         }
+        let is_for_the_store = any_reserved(&keys) || engine::is_for_the_store(call);
         for round in 0..ROUNDS_MAX {
             let generation = match self.fence.settled().await {
                 Err(refusal) => return refusal.reply(),
-                Ok(Phase::Active(generation)) if !any_reserved(&keys) => generation,
+                Ok(Phase::Active(generation)) if !is_for_the_store => generation,
                 Ok(_) => break,
             };
             let waits = round < WAITS_MAX;

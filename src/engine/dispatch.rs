@@ -81,6 +81,12 @@ pub fn needs(call: &Call, db: Db) -> Needs {
     }
 }
 
+/// Whether only the store can answer `call`, a read: it reads keys that it does not name, which the
+/// cache may have or not.
+pub fn is_for_the_store(call: &Call) -> bool {
+    sort::reads_other_keys(call)
+}
+
 /// Runs `call` in `db` at `now` on what `workspace` holds, and leaves its
 /// effects there. An error reply leaves the workspace as it was, and so does a
 /// call that changes nothing.

@@ -39,7 +39,7 @@ mod workspace;
 mod zset;
 
 pub use crate::model::NotLoaded;
-pub use dispatch::{execute, needs};
+pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
 pub use refusal::Refusal;
