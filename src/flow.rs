@@ -142,6 +142,7 @@ impl Flow {
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
+            Arc::clone(&audience),
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));

@@ -206,6 +206,14 @@ impl Need {
         }
     }
 
+    /// `count` elements from `position` on.
+    pub fn page(position: Position, count: u64) -> Self {
+        Self {
+            page: Some((position, count)),
+            ..Self::default()
+        }
+    }
+
     /// `count` items of a list that have `value`, counted from `side`.
     pub fn holding(value: Bytes, side: Side, count: u64) -> Self {
         Self {
@@ -233,6 +241,7 @@ impl Need {
         add_counts(&mut self.scores, other.scores);
         add_counts(&mut self.holding, other.holding);
         add_counts(&mut self.places, other.places);
+        self.page = self.page.take().or(other.page);
         self.counts.extend(other.counts);
         self.ranks.extend(other.ranks);
     }
@@ -296,6 +305,7 @@ impl Need {
                 })
                 .collect(),
             counts: known_counts(found),
+            page: self.page.as_ref().map(|_| found.page.clone()),
             places: self
                 .places
                 .iter()

@@ -4,7 +4,7 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::{Needs, Refusal};
+use super::{Needs, Position, Refusal};
 use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
@@ -40,6 +40,16 @@ pub struct Workspace {
     is_short: bool,
     /// Keys in the order of their changes, while that is asked for.
     changed: Option<Vec<Key>>,
+    scan: Option<ScanPage>,
+}
+
+/// The page of a scan that the store answers.
+#[derive(Debug)]
+struct ScanPage {
+    /// The cursor to tell if more follows.
+    cursor: u64,
+    /// From where on more follows.
+    next: Option<Position>,
 }
 
 impl Workspace {
@@ -93,6 +103,29 @@ impl Workspace {
     /// items that an `LTRIM` takes): load it too, and run them all again.
     pub fn take_wanted(&mut self) -> Needs {
         std::mem::take(&mut self.wanted)
+    }
+
+    /// Has a scan tell the page that was loaded, and `cursor` if more follows.
+    pub fn page(&mut self, cursor: u64) {
+        self.scan = Some(ScanPage { cursor, next: None });
+    }
+
+    /// From where on more follows behind the page that was told.
+    pub fn take_next(&mut self) -> Option<Position> {
+        self.scan.take()?.next
+    }
+
+    /// Whether a page is to be told.
+    pub(super) fn is_paged(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// Notes from where on more follows; the cursor that is told.
+    pub(super) fn note_next(&mut self, next: Position) -> u64 {
+        self.scan.as_mut().map_or(0, |scan| {
+            scan.next = Some(next);
+            scan.cursor
+        })
     }
 
     /// From now on the keys that are changed are noted.

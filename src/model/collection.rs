@@ -442,6 +442,16 @@ impl Collection {
         }
     }
 
+    /// The elements of the page that was loaded, and the position of what follows, if something may.
+    ///
+    /// # Errors
+    /// If none was loaded.
+    pub fn page(&self) -> Result<(Vec<(&Bytes, &Element)>, Option<&Bytes>), NotLoaded> {
+        let (fields, next) = self.known.page.as_ref().ok_or(NotLoaded)?;
+        let of_field = |field| Some((field, self.elements.get(field)?.as_ref()?));
+        Ok((fields.iter().filter_map(of_field).collect(), next.as_ref()))
+    }
+
     /// The `count` members of a sorted set in `range` that are nearest to
     /// its side, by score, then by member; fewer only if there are no more.
     ///

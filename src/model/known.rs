@@ -23,6 +23,8 @@ pub struct Known {
     /// Where the items of these values stood in a list when it was loaded, and how many were
     /// looked for.
     pub places: BTreeMap<Places, (Vec<u64>, u64)>,
+    /// Fields that stand one behind the other where they are stored, and from where on more may.
+    pub page: Option<(Vec<Bytes>, Option<Bytes>)>,
 }
 
 impl Known {

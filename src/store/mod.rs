@@ -10,6 +10,7 @@ mod keyspace;
 mod load;
 mod parts;
 mod purge;
+mod scans;
 mod schema;
 
 pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};

@@ -2,6 +2,7 @@
 //! comes up, for all its keys together.
 
 mod counts;
+mod page;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -228,6 +229,7 @@ impl<'a> Loading<'a> {
                 .push(field);
         })?;
         self.count(&mut parts).await?;
+        self.page(&mut parts).await?;
         parts.iter_mut().for_each(|part| sort(&mut part.found));
         Ok(parts)
     }

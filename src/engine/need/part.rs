@@ -88,6 +88,13 @@ impl Need {
             let found = collection.places(places, *count).expect("it is whole");
             (places.clone(), found)
         };
+        let paged = |(from, count): &(Bytes, u64)| {
+            let mut behind = all.iter().filter(|(field, _)| *field >= from);
+            let count = at_most(*count, all.len());
+            let page = behind.by_ref().take(count);
+            let page: Vec<Bytes> = page.map(|(field, _)| (*field).clone()).collect();
+            (page, behind.next().map(|(field, _)| (*field).clone()))
+        };
         let ranges = self.ranges.iter();
         Found {
             first: names(&all[..at_most(self.first, all.len())]),
@@ -107,6 +114,7 @@ impl Need {
                 .collect(),
             ranks: self.ranks.iter().filter_map(beside).collect(),
             places: self.places.iter().map(placed).collect(),
+            page: self.page.as_ref().map(paged).unwrap_or_default(),
         }
     }
 }
@@ -122,6 +130,7 @@ impl Found {
             .chain(self.ranges.values().flatten())
             .chain(self.holding.values().flatten())
             .chain(behind)
+            .chain(&self.page.0)
             .chain(ranked.map(|ranked| &ranked.field))
     }
 }

@@ -18,7 +18,8 @@ pub(super) use members::{built, is_skip_list};
 
 use self::bounds::{Order, Unit};
 use super::dispatch::Family;
-use super::first_key::{element, elements, header, whole};
+use super::first_key::{element, elements, header};
+use super::scan;
 
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[Family] = &[
@@ -56,5 +57,5 @@ pub(super) const COMMANDS: &[Family] = &[
     Family::new("ZINTERSTORE", combine::needs_of_store, combine::zinterstore),
     Family::new("ZDIFFSTORE", combine::needs_of_store, combine::zdiffstore),
     Family::new("ZRANDMEMBER", sample::needs, sample::zrandmember),
-    Family::new("ZSCAN", whole, sample::zscan),
+    Family::new("ZSCAN", scan::needs, sample::zscan),
 ];
