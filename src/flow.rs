@@ -27,6 +27,7 @@ use crate::coherence::{
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
+use crate::engine;
 use crate::model::{Db, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
@@ -143,6 +144,7 @@ impl Flow {
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
+            Arc::clone(&audience),
         );
         let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
@@ -297,7 +299,8 @@ impl Flow {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Reads,
-    /// Reads of keys that have the form of Freshet's own names in the cache.
+    /// Reads that the store alone can answer, those of keys that have the form of Freshet's own
+    /// names in the cache among them.
     Uncached,
     Writes,
     Alone,
@@ -308,7 +311,7 @@ impl Group {
         match call.command.class {
             Class::Read | Class::Expiry => {
                 let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
-                if call.key_indices().any(reserved) {
+                if call.key_indices().any(reserved) || engine::is_for_the_store(call) {
                     Self::Uncached
                 } else {
                     Self::Reads

@@ -6,11 +6,13 @@ mod collection;
 mod events;
 mod known;
 mod number;
+mod range;
 
 pub use collection::{CacheCommand, Collection, Element, NotLoaded, Ranked, STREAM_ENTRY};
 pub use events::{Event, EventClasses};
-pub use known::{Bounds, FieldRange, Holding, Known, ScoreRange, Side};
+pub use known::Known;
 pub use number::format_double;
+pub use range::{Bounds, FieldRange, Holding, ORDERED_BYTES, Places, RankRange, Side};
 
 use std::fmt;
 use std::ops::Range;

@@ -50,6 +50,9 @@ pub async fn purge_forever(store: Arc<Store>) {
             }
         };
         collect(&store).await;
+        if let Err(error) = store.forget_scans(OLDER_THAN, COLLECT_ROWS).await {
+            tracing::debug!(%error, "cursors of old scans wait");
+        }
         tokio::time::sleep(pause).await;
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog, keyspace, lcs,
-    list, rdb, set, sets, sort, stream, string, zset,
+    Need, Needs, Refusal, Scan, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog,
+    keyspace, lcs, list, rdb, set, sets, sort, stream, string, zset,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -79,6 +79,12 @@ pub fn needs(call: &Call, db: Db) -> Needs {
             ) => Needs::new(),
         },
     }
+}
+
+/// Whether only the store can answer `call`, a read: it reads keys that it does not name, which the
+/// cache may have or not; or it goes on with a scan that the store began.
+pub fn is_for_the_store(call: &Call) -> bool {
+    sort::reads_other_keys(call) || Scan::of(call).is_some_and(|scan| scan.is_of_the_store())
 }
 
 /// Runs `call` in `db` at `now` on what `workspace` holds, and leaves its

@@ -39,10 +39,11 @@ mod workspace;
 mod zset;
 
 pub use crate::model::NotLoaded;
-pub use dispatch::{execute, needs};
+pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
-pub use need::{Found, Need, Needs};
+pub use need::{Found, Need, Needs, Position};
 pub use refusal::Refusal;
+pub use scan::{CURSORS, Scan};
 pub use timeout::{Timeout, waited_keys, waits};
 pub use woken::{awaited_ends, narrowed, refused_always, with_arguments};
 pub use workspace::{Content, Loaded, Workspace};

@@ -4,7 +4,7 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::{Needs, Refusal};
+use super::{Needs, Position, Refusal};
 use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
@@ -42,6 +42,16 @@ pub struct Workspace {
     changed: Option<Vec<Key>>,
     /// How often a key was changed.
     changes: u64,
+    scan: Option<ScanPage>,
+}
+
+/// The page of a scan that the store answers.
+#[derive(Debug)]
+struct ScanPage {
+    /// The cursor to tell if more follows.
+    cursor: u64,
+    /// From where on more follows.
+    next: Option<Position>,
 }
 
 impl Workspace {
@@ -100,6 +110,29 @@ impl Workspace {
     /// How often calls have changed a key so far.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Has a scan tell the page that was loaded, and `cursor` if more follows.
+    pub fn page(&mut self, cursor: u64) {
+        self.scan = Some(ScanPage { cursor, next: None });
+    }
+
+    /// From where on more follows behind the page that was told.
+    pub fn take_next(&mut self) -> Option<Position> {
+        self.scan.take()?.next
+    }
+
+    /// Whether a page is to be told.
+    pub(super) fn is_paged(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// Notes from where on more follows; the cursor that is told.
+    pub(super) fn note_next(&mut self, next: Position) -> u64 {
+        self.scan.as_mut().map_or(0, |scan| {
+            scan.next = Some(next);
+            scan.cursor
+        })
     }
 
     /// From now on the keys that are changed are noted.

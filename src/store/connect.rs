@@ -200,6 +200,22 @@ impl Store {
         keyspace::scan(&self.connection().await?, db, cursor, count).await
     }
 
+    /// Keeps what the cursor of a scan of a key means: the next element has this field, as the
+    /// store has it, or one behind it.
+    pub async fn keep_scan(&self, cursor: u64, field: &Bytes) -> Result<(), StoreError> {
+        scans::keep(&self.connection().await?, cursor.cast_signed(), field).await
+    }
+
+    /// What `cursor` means, if that is still kept.
+    pub async fn find_scan(&self, cursor: u64) -> Result<Option<Bytes>, StoreError> {
+        scans::find(&self.connection().await?, cursor.cast_signed()).await
+    }
+
+    /// Forgets up to `rows` cursors that are older than `age`; how many it found.
+    pub async fn forget_scans(&self, age: Duration, rows: i64) -> Result<u64, StoreError> {
+        scans::forget(&self.connection().await?, age, rows).await
+    }
+
     /// All keys that begin with `prefix`.
     pub async fn keys(&self, db: Db, prefix: &[u8]) -> Result<Vec<Bytes>, StoreError> {
         keyspace::keys(&self.connection().await?, db, prefix).await

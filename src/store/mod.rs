@@ -11,6 +11,7 @@ mod load;
 mod once;
 mod parts;
 mod purge;
+mod scans;
 mod schema;
 
 pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};

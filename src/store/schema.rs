@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_strings.sql"),
     include_str!("migrations/0002_collections.sql"),
     include_str!("migrations/0003_once.sql"),
+    include_str!("migrations/0004_scans.sql"),
 ];
 
 /// The version of the schema that this program writes.
