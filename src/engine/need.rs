@@ -46,9 +46,14 @@ pub struct Need {
     pub ranks: BTreeSet<(Bytes, Side)>,
     /// Where so many items of a list with these values stand.
     pub places: BTreeMap<Places, u64>,
+    /// So many elements in the order in which a store keeps them, from here on.
+    pub page: Option<(Position, u64)>,
     /// So many items of a list that have one of these values.
     pub holding: BTreeMap<Holding, u64>,
 }
+
+/// A place among a key's elements in the order in which a store keeps them; the empty one is before all.
+pub type Position = Bytes;
 
 /// How long the field is with which the value under a field of [`Need::behind`] begins.
 pub const CURSOR_LEN: usize = 17;
@@ -77,6 +82,8 @@ pub struct Found {
     pub ranks: BTreeMap<(Bytes, Side), (f64, u64)>,
     /// For each of `places`, in the order of the search; nothing where none was there.
     pub places: BTreeMap<Places, Vec<u64>>,
+    /// For `page`, in the store's order; the position of what follows, if something may.
+    pub page: (Vec<Bytes>, Option<Position>),
     /// For each of `holding`; nothing where none was there.
     pub holding: BTreeMap<Holding, Vec<Bytes>>,
 }

@@ -1,6 +1,8 @@
 //! The pool of connections to PostgreSQL, and every use of the store that is
 //! not a write transaction.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::config::SslMode;
@@ -10,7 +12,7 @@ use super::commit::{self, Attempt, Outcome};
 use super::fence::{self, FenceRow};
 use super::keyspace::{self, FlushScope, ScanPage};
 use super::load::{self, LoadRequest, Snapshot};
-use super::{StoreError, ended, once, purge};
+use super::{StoreError, ended, once, purge, scans};
 use crate::clock::RemoteClock;
 use crate::config;
 use crate::model::{Db, Generation, Key, UnixMs};
