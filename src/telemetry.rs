@@ -52,10 +52,12 @@ pub const WAKES: &str = "freshet_wakes_total";
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
 pub const GENERATION: &str = "freshet_generation";
-/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`).
+/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`, `apart`).
 pub const CACHE_STATE: &str = "freshet_cache_state";
 /// 1 while the store answers.
 pub const STORE_UP: &str = "freshet_store_up";
+/// How often the store was found to have another history than before.
+pub const STORE_HISTORIES: &str = "freshet_store_history_changes_total";
 
 const BUILD_INFO: &str = "freshet_build_info";
 const START_TIME: &str = "process_start_time_seconds";

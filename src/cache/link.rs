@@ -11,6 +11,7 @@ use tokio_rustls::TlsConnector;
 
 use super::CacheError;
 use super::frame::{read_greeting, read_reply};
+use super::sentinel::{self, LastKnown};
 use crate::config::{RedisTransport, RedisUrl};
 use crate::model::{Db, Protocol, Reply, Request};
 
@@ -23,6 +24,12 @@ pub struct LinkOptions {
     pub password: Option<String>,
     /// TLS, for `rediss://`.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// The sentinels' user and password, if they ask for one.
+    pub sentinel_user: Option<String>,
+    /// See above.
+    pub sentinel_password: Option<String>,
+    /// Where the sentinels said that the primary is.
+    pub last_known: LastKnown,
     /// Bound on connecting, login included.
     pub connect_timeout: Duration,
     /// Bound on the silence while an answer is due.
@@ -34,6 +41,9 @@ pub struct LinkOptions {
 pub struct Identity {
     /// `run_id`: new at every start of the server.
     pub run_id: String,
+    /// `master_replid`: new at every promotion of a replica. (Also when the first replica comes to a
+    /// server that had none.)
+    pub replication_id: String,
     /// Whether it takes writes: a replica does not.
     pub is_primary: bool,
     /// `maxmemory-policy`.
@@ -41,7 +51,7 @@ pub struct Identity {
 }
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
-type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+pub(super) type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// An open connection, logged in.
 pub struct Link {
@@ -76,7 +86,6 @@ impl Link {
 }
 
 async fn transport(options: &LinkOptions) -> Result<(Reader, Writer), CacheError> {
-    let unreachable = |error: std::io::Error| CacheError::Unreachable(error.to_string());
     match &options.url.transport {
         RedisTransport::Unix(path) => {
             let (reader, writer) = UnixStream::connect(path)
@@ -85,25 +94,41 @@ async fn transport(options: &LinkOptions) -> Result<(Reader, Writer), CacheError
                 .into_split();
             Ok((Box::new(reader), Box::new(writer)))
         }
-        RedisTransport::Tcp { host, port } => {
-            let (reader, writer) = tcp(host, *port).await.map_err(unreachable)?.into_split();
-            Ok((Box::new(reader), Box::new(writer)))
-        }
-        RedisTransport::Tls { host, port } => {
-            let config = options.tls.clone().ok_or_else(|| {
-                CacheError::Unreachable("rediss:// needs the TLS settings of [redis]".into())
-            })?;
-            let name = ServerName::try_from(host.clone())
-                .map_err(|error| CacheError::Unreachable(error.to_string()))?;
-            let stream = tcp(host, *port).await.map_err(unreachable)?;
-            let stream = TlsConnector::from(config)
-                .connect(name, stream)
-                .await
-                .map_err(unreachable)?;
-            let (reader, writer) = tokio::io::split(stream);
-            Ok((Box::new(reader), Box::new(writer)))
+        RedisTransport::Tcp(address) => stream(options, address, false).await,
+        RedisTransport::Tls(address) => stream(options, address, true).await,
+        RedisTransport::Sentinel(url) => {
+            let address = sentinel::discover(options, url).await?;
+            stream(options, &address, url.uses_tls).await
         }
     }
+}
+
+fn unreachable(error: std::io::Error) -> CacheError {
+    CacheError::Unreachable(error.to_string())
+}
+
+/// Connects to a server or a sentinel.
+pub(super) async fn stream(
+    options: &LinkOptions,
+    (host, port): &(String, u16),
+    uses_tls: bool,
+) -> Result<(Reader, Writer), CacheError> {
+    let plain = tcp(host, *port).await.map_err(unreachable)?;
+    if !uses_tls {
+        let (reader, writer) = plain.into_split();
+        return Ok((Box::new(reader), Box::new(writer)));
+    }
+    let config = options.tls.clone().ok_or_else(|| {
+        CacheError::Unreachable("rediss:// needs the TLS settings of [redis]".into())
+    })?;
+    let name = ServerName::try_from(host.clone())
+        .map_err(|error| CacheError::Unreachable(error.to_string()))?;
+    let stream = TlsConnector::from(config)
+        .connect(name, plain)
+        .await
+        .map_err(unreachable)?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Box::new(reader), Box::new(writer)))
 }
 
 async fn tcp(host: &str, port: u16) -> std::io::Result<TcpStream> {
@@ -182,6 +207,7 @@ fn identity(info: &[u8]) -> Identity {
     };
     Identity {
         run_id: field("run_id"),
+        replication_id: field("master_replid"),
         is_primary: field("role") == "master",
         eviction: field("maxmemory_policy"),
     }
