@@ -13,7 +13,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::staging::{is_large, without_large};
 use super::call::{self, Call, Function};
-use super::link::LinkOptions;
+use super::link::{LinkOptions, OnRecord, same_server};
 use super::sentinel::LastKnown;
 use super::{
     Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies, Told,
@@ -56,17 +56,11 @@ pub struct Cache {
     pool: bb8::Pool<Manager>,
     pool_size: u32,
     pipes: Vec<Shared>,
-    /// The server that holds the current generation, once that is known: `run_id`, and replication id
-    /// if that is known too.
-    holder: Mutex<Option<Holder>>,
     clock: RemoteClock,
     lives: Lives,
     on_allkeys_eviction: config::AllkeysEviction,
     warned: AtomicBool,
 }
-
-/// `run_id` and, if it is known, replication id.
-type Holder = (String, Option<String>);
 
 /// What a new connection found.
 #[derive(Clone, Debug)]
@@ -121,6 +115,7 @@ impl Cache {
                 .as_ref()
                 .map(|secret| secret.reveal().to_owned()),
             last_known: LastKnown::default(),
+            on_record: OnRecord::default(),
             connect_timeout: settings.connect_timeout,
             reply_timeout: settings.reply_timeout,
         };
@@ -137,7 +132,6 @@ impl Cache {
             pool,
             pool_size: u32::from(settings.pool_size),
             pipes: (0..2 * DATABASES).map(|_| Shared::default()).collect(),
-            holder: Mutex::new(None),
             clock: RemoteClock::new(),
             on_allkeys_eviction: lives.on_allkeys_eviction,
             warned: AtomicBool::new(false),
@@ -222,14 +216,7 @@ impl Cache {
     }
 
     fn check_holder(&self, found: &Identity) -> Result<(), CacheError> {
-        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*holder {
-            None if found.is_primary => Ok(()),
-            None => Err(CacheError::Stranger("it is a replica".into())),
-            Some((run_id, replication_id)) => {
-                same_server(found, Some(run_id), replication_id.as_deref())
-            }
-        }
+        self.options.on_record.check(found)
     }
 
     /// A cache that may evict any key may lose the note of a write in flight: the
@@ -257,8 +244,7 @@ impl Cache {
     /// From now on only this server counts as the cache; `None`: none does yet.
     /// Connections to another are closed.
     pub fn set_holder(&self, run_id: Option<&str>, replication_id: Option<&str>) {
-        let holder = run_id.map(|id| (id.to_owned(), replication_id.map(ToOwned::to_owned)));
-        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = holder;
+        self.options.on_record.set(run_id, replication_id);
         for shared in &self.pipes {
             let mut current = shared
                 .current
@@ -586,30 +572,6 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
             }
         }
     }
-}
-
-/// Whether `found` is the server on record. One whose replication id was not noted (by an older program)
-/// is told by its run id alone.
-fn same_server(
-    found: &Identity,
-    run_id: Option<&str>,
-    replication_id: Option<&str>,
-) -> Result<(), CacheError> {
-    if !found.is_primary {
-        return Err(CacheError::Stranger("it is a replica".into()));
-    }
-    let is_same = run_id == Some(&found.run_id)
-        && replication_id.is_none_or(|id| id == found.replication_id);
-    if is_same {
-        return Ok(());
-    }
-    Err(CacheError::Stranger(format!(
-        "it is run_id {}, replication id {}; on record are {} and {}",
-        found.run_id,
-        found.replication_id,
-        run_id.unwrap_or("none"),
-        replication_id.unwrap_or("none")
-    )))
 }
 
 async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {

@@ -1,6 +1,6 @@
 //! One connection to Redis: transport, login, and who it is that answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -30,6 +30,8 @@ pub struct LinkOptions {
     pub sentinel_password: Option<String>,
     /// Where the sentinels said that the primary is.
     pub last_known: LastKnown,
+    /// Which server holds the current generation.
+    pub on_record: OnRecord,
     /// Bound on connecting, login included.
     pub connect_timeout: Duration,
     /// Bound on the silence while an answer is due.
@@ -48,6 +50,59 @@ pub struct Identity {
     pub is_primary: bool,
     /// `maxmemory-policy`.
     pub eviction: String,
+}
+
+/// The server that holds the current generation, once that is known; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct OnRecord(Arc<Mutex<Option<Holder>>>);
+
+/// `run_id` and, if it is known, replication id.
+type Holder = (String, Option<String>);
+
+impl OnRecord {
+    pub(super) fn set(&self, run_id: Option<&str>, replication_id: Option<&str>) {
+        let holder = run_id.map(|id| (id.to_owned(), replication_id.map(ToOwned::to_owned)));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = holder;
+    }
+
+    /// Whether it is `found`, or may be: nothing is known.
+    ///
+    /// # Errors
+    /// [`CacheError::Stranger`] says who else it is.
+    pub fn check(&self, found: &Identity) -> Result<(), CacheError> {
+        let holder = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*holder {
+            None if found.is_primary => Ok(()),
+            None => Err(CacheError::Stranger("it is a replica".into())),
+            Some((run_id, replication_id)) => {
+                same_server(found, Some(run_id), replication_id.as_deref())
+            }
+        }
+    }
+}
+
+/// Whether `found` is the server on record. One whose replication id was not noted (by an older program)
+/// is told by its run id alone.
+pub(super) fn same_server(
+    found: &Identity,
+    run_id: Option<&str>,
+    replication_id: Option<&str>,
+) -> Result<(), CacheError> {
+    if !found.is_primary {
+        return Err(CacheError::Stranger("it is a replica".into()));
+    }
+    let is_same = run_id == Some(&found.run_id)
+        && replication_id.is_none_or(|id| id == found.replication_id);
+    if is_same {
+        return Ok(());
+    }
+    Err(CacheError::Stranger(format!(
+        "it is run_id {}, replication id {}; on record are {} and {}",
+        found.run_id,
+        found.replication_id,
+        run_id.unwrap_or("none"),
+        replication_id.unwrap_or("none")
+    )))
 }
 
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;

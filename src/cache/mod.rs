@@ -14,6 +14,6 @@ pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
 pub use functions::{Cache, Probe, Lives, RESERVED_PREFIX};
-pub use link::{Identity, Link, LinkOptions};
+pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};
 pub use sentinel::LastKnown;

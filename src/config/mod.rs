@@ -227,6 +227,8 @@ section! {
         fill_limit: ByteSize = ByteSize::mb(16), in ByteSize::kb(1)..=ByteSize::mb(512);
         /// Hashes, lists, sets, sorted sets and streams with more elements are read from the store each time.
         fill_elements: u32 = 1_000_000, in 1..=100_000_000;
+        /// Statements at once that read from the store what the cache does not have.
+        loads_at_once: u16 = 2, in 1..=100;
         /// What to do with a cache that may evict any key.
         on_allkeys_eviction: AllkeysEviction = AllkeysEviction::Warn;
     }
@@ -510,6 +512,13 @@ impl Config {
             reader.report_setting(
                 "fence.renewal",
                 "must be at most a third of fence.reads_without_database",
+            );
+        }
+        // Two are held for long: the lane's, and the one that proves that this proxy lives.
+        if self.cache.loads_at_once + 2 > self.postgres.pool_size {
+            reader.report_setting(
+                "cache.loads_at_once",
+                "must be below postgres.pool_size by two or more",
             );
         }
         if self.commit.max_batch_bytes > self.commit.queue_bytes {
