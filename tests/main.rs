@@ -5,6 +5,7 @@
 mod clients;
 mod coherence;
 mod commands;
+mod failover;
 mod faults;
 mod front;
 mod once;

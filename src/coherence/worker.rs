@@ -50,7 +50,7 @@ impl Attempt {
         match error {
             StoreError::Conflict(_) => Self::Again(Refusal::Contended),
             error if error.is_outage() => Self::Again(Refusal::StoreAway(error.to_string())),
-            error => Self::Poisoned(Refusal::Refused(error.to_string())),
+            error => Self::Poisoned(Refusal::of_poison(&error)),
         }
     }
 }
@@ -209,7 +209,11 @@ impl Worker {
     async fn ready(&mut self) -> Result<(Phase, Arc<Session>), Refusal> {
         let phase = self.fence.settled().await?;
         match self.session.take() {
-            Some(session) if !session.is_closed() => Ok((phase, session)),
+            Some(session)
+                if !session.is_closed() && session.pool_number() == self.store.pool_number() =>
+            {
+                Ok((phase, session))
+            }
             _ => match Session::open(&self.store).await {
                 Ok(session) => {
                     let session = Arc::new(session);
@@ -310,7 +314,7 @@ impl Worker {
         self.meters.commit_seconds.record(sent.elapsed());
         match answer {
             Ok(()) => Attempt::Committed(prepared),
-            Err(error @ StoreError::Lost(_)) => {
+            Err(error) if error.is_unanswered() => {
                 tracing::warn!(%error, attempt = ?prepared.attempt, "COMMIT got no answer");
                 self.look_up(batch, prepared, error.to_string()).await
             }
