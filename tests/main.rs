@@ -7,6 +7,7 @@ mod coherence;
 mod commands;
 mod faults;
 mod front;
+mod moving;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]
 mod patterns;
 mod pubsub;

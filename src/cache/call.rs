@@ -112,6 +112,7 @@ pub(super) enum Function {
     Fill,
     Observe,
     Bury,
+    Inspect,
     Open,
 }
 
@@ -126,6 +127,7 @@ impl Function {
             Self::Fill => "freshet1_fill",
             Self::Observe => "freshet1_observe",
             Self::Bury => "freshet1_bury",
+            Self::Inspect => "freshet1_inspect",
             Self::Open => "freshet1_open",
         }
     }

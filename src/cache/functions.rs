@@ -2,7 +2,10 @@
 //! reads, pooled ones for the calls of the protocol.
 
 mod content;
+mod inspect;
 mod staging;
+
+pub use inspect::{Companion, Found, Held, Inspected, Name};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
