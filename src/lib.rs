@@ -18,6 +18,8 @@ pub mod flow;
 
 pub mod pubsub;
 
+pub mod reconcile;
+
 pub mod coherence;
 
 pub mod cache;
@@ -36,5 +38,6 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fault;
+pub mod progress;
 pub mod telemetry;
 pub mod tls;

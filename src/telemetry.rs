@@ -50,6 +50,15 @@ pub const LANE_UNITS: &str = "freshet_commit_lane_units";
 /// (`commit` of this proxy, `message` of another, `look` at the store).
 pub const WAKES: &str = "freshet_wakes_total";
 
+/// Keys whose content in the cache was compared with the store in the background.
+pub const RECONCILED_KEYS: &str = "freshet_reconciled_keys_total";
+/// Differences found by that, by `kind`.
+pub const DIFFERENCES: &str = "freshet_reconcile_differences_total";
+/// Keys taken out of the cache because of them.
+pub const REPAIRED: &str = "freshet_reconcile_repaired_total";
+/// When this proxy last finished such a comparison, in seconds since 1970.
+pub const RECONCILED_AT: &str = "freshet_reconcile_finished_timestamp_seconds";
+
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
@@ -134,6 +143,10 @@ fn describe() {
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time from a batch's first step to its clients' replies");
     describe_gauge!(LANE_UNITS, "Units that wait for a commit lane");
     describe_counter!(WAKES, "Keys that clients waited for and that were written, by how that was noticed (commit, message, look)");
+    describe_counter!(RECONCILED_KEYS, "Keys of the cache compared with the store in the background");
+    describe_counter!(DIFFERENCES, "Keys that the cache showed otherwise than the store, by kind");
+    describe_counter!(REPAIRED, "Keys taken out of the cache because they differed");
+    describe_gauge!(RECONCILED_AT, Unit::Seconds, "When this proxy last finished a comparison, in seconds since 1970");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");

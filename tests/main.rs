@@ -8,6 +8,7 @@ mod commands;
 mod failover;
 mod faults;
 mod front;
+mod moving;
 mod once;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]
 mod patterns;

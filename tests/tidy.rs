@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("acl",       &["command", "model"]),
     ("flow",      &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
+    ("reconcile", &["store", "cache", "engine", "command", "model"]),
     ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
     ("cache",     &["resp", "model"]),
@@ -26,7 +27,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Used by every layer; themselves they know only `model` and each other.
-const FOR_ALL: &[&str] = &["config", "error", "telemetry", "fault", "clock", "tls"];
+const FOR_ALL: &[&str] = &[
+    "config",
+    "error",
+    "telemetry",
+    "fault",
+    "clock",
+    "tls",
+    "progress",
+];
 
 /// Wires everything, so it may name everything.
 const WIRING: &[&str] = &["main", "lib", "cli", "server", "admin", "dev"];

@@ -114,6 +114,7 @@ pub(super) enum Function {
     Observe,
     Bury,
     Close,
+    Inspect,
     Open,
 }
 
@@ -128,6 +129,7 @@ impl Function {
             Self::Fill => "fill",
             Self::Observe => "observe",
             Self::Bury => "bury",
+            Self::Inspect => "inspect",
             Self::Close => "close",
             Self::Open => "open",
         }

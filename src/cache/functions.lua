@@ -460,6 +460,31 @@ local function close(_, args)
   return redis.status_reply('OK')
 end
 
+-- Looks at keys and changes nothing. ARGV: generation, databases, bytes at most.
+-- The cache's clock (ms), then of each key: companion, PEXPIRETIME, type, content (of a
+-- string its bytes, else as DUMP tells it). Ends early when that is enough.
+local function inspect(keys, args, use)
+  local left = tonumber(args[3])
+  local clock = call('TIME')
+  local answers = { clock[1] * 1000 + math.floor(clock[2] / 1000) }
+  for i, k in ipairs(keys) do
+    use(i)
+    local kind = call('TYPE', k).ok
+    local content = false
+    if kind == 'string' then
+      content = call('GET', k)
+    elseif kind ~= 'none' then
+      content = call('DUMP', k)
+    end
+    answers[i + 1] = { call('GET', companion_of(k)), call('PEXPIRETIME', k), kind, content }
+    left = left - (content and #content or 0)
+    if left <= 0 then
+      break
+    end
+  end
+  return answers
+end
+
 -- ARGV: generation, databases, the store's history.
 -- Empties the cache and stamps it, unless it holds that generation or a later one.
 local function open(_, args)
@@ -501,4 +526,5 @@ redis.register_function { function_name = 'freshet1_fill', callback = guarded(fi
 redis.register_function { function_name = 'freshet1_observe', callback = guarded(fill), flags = OOM }
 redis.register_function { function_name = 'freshet1_bury', callback = guarded(bury), flags = OOM }
 redis.register_function { function_name = 'freshet1_close', callback = close, flags = OOM }
+redis.register_function { function_name = 'freshet1_inspect', callback = guarded(inspect), flags = { 'no-writes' } }
 redis.register_function { function_name = 'freshet1_open', callback = open, flags = OOM }

@@ -2,8 +2,11 @@
 //! reads, pooled ones for the calls of the protocol.
 
 mod content;
+mod inspect;
 pub(super) mod library;
 mod staging;
+
+pub use inspect::{Companion, Found, Held, Inspected, Name};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

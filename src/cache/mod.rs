@@ -13,7 +13,9 @@ pub use call::{Applied, Fill, Look, Op, Told};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
-pub use functions::{Cache, Probe, Lives, RESERVED_PREFIX};
+pub use functions::{
+    Cache, Companion, Found, Held, Inspected, Lives, Name, Probe, RESERVED_PREFIX,
+};
 pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};
 pub use sentinel::LastKnown;

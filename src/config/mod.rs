@@ -265,6 +265,16 @@ section! {
 }
 
 section! {
+    /// `[reconcile]`: comparing the cache with the store in the background.
+    Reconcile = "reconcile" {
+        /// From the end of one comparison to the next; 0: never.
+        interval: Duration = Duration::ZERO, in Duration::ZERO..=hours(24 * 30);
+        /// Keys a second at most.
+        rate: u32 = 1000, in 1..=1_000_000;
+    }
+}
+
+section! {
     /// `[limits]`: bounds on what one client, and all together, may take.
     Limits = "limits" {
         /// Replies of one client that wait to be read; beyond, it is cut off.
@@ -371,6 +381,8 @@ config! {
     commit: Commit,
     /// When the cache may answer.
     fence: Fence,
+    /// Comparing cache and store.
+    reconcile: Reconcile,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.

@@ -7,6 +7,7 @@
 
 mod bitfield;
 mod bits;
+mod digest;
 mod dispatch;
 mod double;
 mod draw;
@@ -39,9 +40,11 @@ mod workspace;
 mod zset;
 
 pub use crate::model::NotLoaded;
+pub use digest::{Digest, digest};
 pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs, Position};
+pub use rdb::{payload_of as dumped, value_of as restored};
 pub use refusal::Refusal;
 pub use scan::{CURSORS, Scan};
 pub use timeout::{Timeout, waited_keys, waits};

@@ -31,10 +31,18 @@ fn a_proxy_that_is_cut_off_from_the_cache_leaves_it_to_the_others() {
     detour.cut();
     // Its write in flight is committed, and answered when the cache was taken out of use.
     let refused = await_write(&mut other, "key", "2");
-    assert_eq!(first.text(&["GET", "key"]).unwrap(), "2", "{refused} refusals");
+    assert_eq!(
+        first.text(&["GET", "key"]).unwrap(),
+        "2",
+        "{refused} refusals"
+    );
     await_state(&second, "apart");
     assert_eq!(second.http("/readyz").unwrap().0, 503);
-    for command in [&["GET", "key"][..], &["SET", "key", "never"], &["INCR", "n"]] {
+    for command in [
+        &["GET", "key"][..],
+        &["SET", "key", "never"],
+        &["INCR", "n"],
+    ] {
         let reply = other.call(command).unwrap();
         let text = reply.error().expect("it cannot be served").to_owned();
         assert!(text.starts_with("TRYAGAIN"), "{text}");
@@ -64,7 +72,11 @@ fn a_proxy_that_is_cut_off_from_the_cache_leaves_it_to_the_others() {
     assert_eq!(second.http("/readyz").unwrap().0, 200);
     assert_eq!(other.text(&["GET", "key"]).unwrap(), "3");
     assert_eq!(other.call(&["GET", "n"]).unwrap(), Value::Null);
-    assert_eq!(generation(&stack.program), before, "the return spoiled the cache");
+    assert_eq!(
+        generation(&stack.program),
+        before,
+        "the return spoiled the cache"
+    );
 }
 
 /// Nobody is left who uses the cache: then it is taken out of use, and served from the store.
@@ -140,7 +152,10 @@ fn a_proxy_whose_way_to_the_cache_comes_and_goes_shows_nothing_stale() {
     });
     await_state(&second, "active");
     let mut first = stack.client().unwrap();
-    assert_eq!(first.text(&["GET", "counter"]).unwrap(), written.to_string());
+    assert_eq!(
+        first.text(&["GET", "counter"]).unwrap(),
+        written.to_string()
+    );
     // Once at first, then again after 5 s at the earliest.
     let spoiled = generation(&stack.program) - before;
     assert!(spoiled <= 4.0, "the cache was voided {spoiled} times");
@@ -157,7 +172,11 @@ fn a_proxy_that_stands_still_holds_up_nobody() {
     second.signal("STOP").unwrap();
     let start = Instant::now();
     first.ok(&["FLUSHALL"]).unwrap();
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
     first.ok(&["SET", "key", "2"]).unwrap();
     second.signal("CONT").unwrap();
     assert_eq!(other.text(&["GET", "key"]).unwrap(), "2");
