@@ -88,6 +88,17 @@ pub enum Fault {
     Net(usize, Server, Network),
 }
 
+/// Whether `TORTURE_FAULTS` leaves this sort of fault in: parts of names, separated by commas; those with a
+/// `-` in front are left out, and if there are others, only they happen.
+fn is_wanted(sort: &str) -> bool {
+    let wanted = std::env::var("TORTURE_FAULTS").unwrap_or_default();
+    let parts: Vec<&str> = wanted.split(',').filter(|part| !part.is_empty()).collect();
+    let (without, only): (Vec<&str>, Vec<&str>) =
+        parts.into_iter().partition(|part| part.starts_with('-'));
+    !without.iter().any(|part| sort.contains(&part[1..]))
+        && (only.is_empty() || only.iter().any(|part| sort.contains(part)))
+}
+
 /// What a fault is done to. Two at the same time have nothing in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
@@ -147,6 +158,7 @@ impl Fault {
                 all.push(Self::Net(proxy(), server, network));
             }
         }
+        all.retain(|fault| is_wanted(&fault.sort()));
         all
     }
 
