@@ -133,7 +133,7 @@ impl Flow {
             &config.commit,
             Arc::clone(&audience),
         );
-        let loader = Loader::start(&store);
+        let loader = Loader::start(&store, config.cache.loads_at_once);
         let (waiting, waker) = Waiting::start(&lane, &store, &audience);
         let reads = Reads::new(
             Arc::clone(&cache),

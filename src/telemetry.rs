@@ -30,6 +30,8 @@ pub const IN_FLIGHT_BYTES: &str = "freshet_requests_in_flight_bytes";
 pub const READS: &str = "freshet_reads_total";
 /// Fills of the cache by `outcome` (`done`, `refused`, `failed`).
 pub const FILLS: &str = "freshet_fills_total";
+/// Reads that wait for the store.
+pub const LOADS_WAITING: &str = "freshet_loads_waiting";
 
 /// Units by `outcome` (`committed`, `refused`, `unknown`).
 pub const UNITS: &str = "freshet_units_total";
@@ -52,10 +54,12 @@ pub const WAKES: &str = "freshet_wakes_total";
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
 pub const GENERATION: &str = "freshet_generation";
-/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`).
+/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`, `apart`).
 pub const CACHE_STATE: &str = "freshet_cache_state";
 /// 1 while the store answers.
 pub const STORE_UP: &str = "freshet_store_up";
+/// How often the store was found to have another history than before.
+pub const STORE_HISTORIES: &str = "freshet_store_history_changes_total";
 
 const BUILD_INFO: &str = "freshet_build_info";
 const START_TIME: &str = "process_start_time_seconds";
@@ -132,8 +136,10 @@ fn describe() {
     describe_counter!(WAKES, "Keys that clients waited for and that were written, by how that was noticed (commit, message, look)");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
-    describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass)");
+    describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");
     describe_gauge!(STORE_UP, "1 while PostgreSQL answers");
+    describe_counter!(STORE_HISTORIES, "How often PostgreSQL was found to have another history than before");
+    describe_gauge!(LOADS_WAITING, "Reads that wait for PostgreSQL");
     describe_gauge!(BUILD_INFO, "1, with the version and the commit of this program");
     describe_gauge!(START_TIME, Unit::Seconds, "When the process started, in seconds since 1970");
     describe_gauge!(RESIDENT_MEMORY, Unit::Bytes, "Memory of the process that is in RAM");

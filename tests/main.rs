@@ -5,6 +5,7 @@
 mod clients;
 mod coherence;
 mod commands;
+mod failover;
 mod faults;
 mod front;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]

@@ -1,7 +1,7 @@
 #!lua name=freshet1
 -- The cache's side of the coherence protocol; ARCHITECTURE.md tells the rules.
--- The digit in the names is the version of this interface: a proxy of another
--- version loads a library of its own beside it.
+-- The digit in the names is the version of what the keys hold. When it is loaded, digits
+-- that tell this text are put behind it: each build calls a library of its own.
 --
 -- Calls: KEYS are the clients' keys. ARGV[1] is the generation, ARGV[2] the
 -- databases: empty if all keys are in database 0, else a character for each
@@ -17,6 +17,7 @@ local function arrive()
 end
 
 local MARK = '\0f:gen'
+local HISTORY = '\0f:store'
 
 -- Whether key k has a hash tag of its own.
 local function tagged(k)
@@ -449,6 +450,17 @@ local function bury(keys, args, use)
   return redis.status_reply('OK')
 end
 
+-- Empties the cache of generations before ARGV[1], and leaves it without a mark.
+local function close(_, args)
+  arrive()
+  local mark = call('GET', MARK)
+  if not mark or tonumber(mark) < tonumber(args[1]) then
+    call('FLUSHALL', 'ASYNC')
+  end
+  return redis.status_reply('OK')
+end
+
+-- ARGV: generation, databases, the store's history.
 -- Empties the cache and stamps it, unless it holds that generation or a later one.
 local function open(_, args)
   arrive()
@@ -461,6 +473,8 @@ local function open(_, args)
     call('SELECT', db)
     call('SET', MARK, args[1])
   end
+  call('SELECT', 0)
+  call('SET', HISTORY, args[3])
   return redis.status_reply('OK')
 end
 
@@ -486,4 +500,5 @@ redis.register_function { function_name = 'freshet1_stage', callback = guarded(s
 redis.register_function { function_name = 'freshet1_fill', callback = guarded(fill) }
 redis.register_function { function_name = 'freshet1_observe', callback = guarded(fill), flags = OOM }
 redis.register_function { function_name = 'freshet1_bury', callback = guarded(bury), flags = OOM }
+redis.register_function { function_name = 'freshet1_close', callback = close, flags = OOM }
 redis.register_function { function_name = 'freshet1_open', callback = open, flags = OOM }

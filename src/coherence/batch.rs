@@ -193,7 +193,7 @@ enum Cause {
 impl Failure {
     /// Whether the connection ended: a statement that commits by itself may have done so.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(self.cause, Cause::Store(StoreError::Lost(_)))
+        matches!(&self.cause, Cause::Store(error) if error.is_unanswered())
     }
 
     fn early(cause: Cause) -> Self {
@@ -431,7 +431,7 @@ impl<'a> Batch<'a> {
             StoreError::DeclaredDead => {
                 let proxy = self.attempt.proxy;
                 tracing::warn!(proxy, "this proxy was declared dead: it registers anew");
-                self.fence.registration_lost();
+                self.fence.registration_lost(proxy);
                 Cause::Moved(Refusal::Unsettled)
             }
             StoreError::FenceMoved => {
@@ -472,6 +472,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
     match phase {
         Phase::Active(generation) => (generation, FenceState::Active),
         Phase::Bypass(generation) => (generation, FenceState::Bypass),
-        Phase::Closing(generation) => (generation, FenceState::Closing),
+        // Nothing is made in these.
+        Phase::Closing(generation) | Phase::Apart(generation) => (generation, FenceState::Closing),
     }
 }

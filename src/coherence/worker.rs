@@ -108,7 +108,7 @@ impl Worker {
         match self.attempts(&jobs, ahead).await {
             Ok(attempt) => self.conclude(jobs, attempt, started).await,
             Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
-                self.refuse(jobs, &Refusal::Refused(error.to_string()));
+                self.refuse(jobs, &Refusal::of_poison(&error));
             }
             Err(Attempt::Poisoned(_)) => Box::pin(self.commit_singly(jobs)).await,
             Err(Attempt::Again(refusal)) => self.refuse(jobs, &refusal),
@@ -127,7 +127,7 @@ impl Worker {
                 match self.attempts(&single, None).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
                     Err(Attempt::Poisoned(error)) => {
-                        self.refuse(single, &Refusal::Refused(error.to_string()));
+                        self.refuse(single, &Refusal::of_poison(&error));
                     }
                     Err(Attempt::Again(refusal)) => self.refuse(single, &refusal),
                     Err(_) => self.refuse(single, &Refusal::Stopping),
@@ -204,7 +204,11 @@ impl Worker {
     async fn ready(&mut self) -> Result<(Phase, Arc<Session>), Refusal> {
         let phase = self.fence.settled().await?;
         match self.session.take() {
-            Some(session) if !session.is_closed() => Ok((phase, session)),
+            Some(session)
+                if !session.is_closed() && session.pool_number() == self.store.pool_number() =>
+            {
+                Ok((phase, session))
+            }
             _ => match Session::open(&self.store).await {
                 Ok(session) => {
                     let session = Arc::new(session);
@@ -305,7 +309,7 @@ impl Worker {
         self.meters.commit_seconds.record(sent.elapsed());
         match answer {
             Ok(()) => Attempt::Committed(prepared),
-            Err(error @ StoreError::Lost(_)) => {
+            Err(error) if error.is_unanswered() => {
                 tracing::warn!(%error, attempt = ?prepared.attempt, "COMMIT got no answer");
                 self.look_up(batch, prepared, error.to_string()).await
             }
@@ -409,7 +413,7 @@ impl Worker {
             }
             Attempt::Again(refusal) => self.refuse(jobs, &refusal),
             Attempt::Short(_) => self.refuse(jobs, &Refusal::Contended),
-            Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::Refused(error.to_string())),
+            Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::of_poison(&error)),
         }
     }
 

@@ -10,7 +10,7 @@ mod secret;
 mod setting;
 mod users;
 
-pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl};
+pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use secret::{Credential, Secret};
 pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat};
@@ -191,6 +191,12 @@ section! {
         password: Option<Secret> = None;
         /// File with the password.
         password_file: Option<PathBuf> = None;
+        /// The user that sentinels ask for; `None` is their `default`.
+        sentinel_user: Option<String> = None;
+        /// The password that sentinels ask for.
+        sentinel_password: Option<Secret> = None;
+        /// File with that password.
+        sentinel_password_file: Option<PathBuf> = None;
         /// PEM file with the authorities to trust instead of the system's.
         tls_ca: Option<PathBuf> = None;
         /// PEM file with Freshet's own certificate.
@@ -221,6 +227,8 @@ section! {
         fill_limit: ByteSize = ByteSize::mb(16), in ByteSize::kb(1)..=ByteSize::mb(512);
         /// Hashes, lists, sets, sorted sets and streams with more elements are read from the store each time.
         fill_elements: u32 = 1_000_000, in 1..=100_000_000;
+        /// Statements at once that read from the store what the cache does not have.
+        loads_at_once: u16 = 2, in 1..=100;
         /// What to do with a cache that may evict any key.
         on_allkeys_eviction: AllkeysEviction = AllkeysEviction::Warn;
     }
@@ -417,21 +425,30 @@ impl Config {
 
     /// Takes the passwords from the files that are named for them.
     fn read_secrets(&mut self, reader: &mut Reader<'_>) {
+        let (postgres, redis) = (&mut self.postgres, &mut self.redis);
         let servers = [
             (
-                "postgres",
-                &mut self.postgres.password,
-                &self.postgres.password_file,
+                "postgres.password_file",
+                &mut postgres.password,
+                &postgres.password_file,
             ),
-            ("redis", &mut self.redis.password, &self.redis.password_file),
+            (
+                "redis.password_file",
+                &mut redis.password,
+                &redis.password_file,
+            ),
+            (
+                "redis.sentinel_password_file",
+                &mut redis.sentinel_password,
+                &redis.sentinel_password_file,
+            ),
         ];
-        for (section, password, file) in servers {
+        for (setting, password, file) in servers {
             let Some(path) = file else { continue };
-            let setting = format!("{section}.password_file");
             if password.is_some() {
-                reader.report_setting(&setting, "stands beside a password: give one of them");
+                reader.report_setting(setting, "stands beside a password: give one of them");
             }
-            *password = reader.secret_file(&setting, path).map(Secret::new);
+            *password = reader.secret_file(setting, path).map(Secret::new);
         }
         if let Some(path) = &self.auth.password_file {
             let setting = "auth.password_file";
@@ -495,6 +512,13 @@ impl Config {
             reader.report_setting(
                 "fence.renewal",
                 "must be at most a third of fence.reads_without_database",
+            );
+        }
+        // Two are held for long: the lane's, and the one that proves that this proxy lives.
+        if self.cache.loads_at_once + 2 > self.postgres.pool_size {
+            reader.report_setting(
+                "cache.loads_at_once",
+                "must be below postgres.pool_size by two or more",
             );
         }
         if self.commit.max_batch_bytes > self.commit.queue_bytes {

@@ -77,6 +77,11 @@ impl Redis {
         Client::connect(self.address())
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.server.as_ref().context("Redis is not running")?.id())

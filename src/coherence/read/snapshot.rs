@@ -101,7 +101,7 @@ impl Reads {
             let loaded = self.loader.load(requests.to_vec()).await?;
             let told = match phase {
                 Phase::Bypass(generation) => loaded.fence == (generation, FenceState::Bypass),
-                Phase::Closing(_) => false,
+                Phase::Closing(_) | Phase::Apart(_) => false,
                 Phase::Active(generation) => {
                     let observed: Vec<Applied<'_>> = requests
                         .iter()
