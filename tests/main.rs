@@ -15,4 +15,5 @@ mod patterns;
 mod pubsub;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;
+mod torture;
 mod transactions;

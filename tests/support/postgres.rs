@@ -181,6 +181,11 @@ impl Postgres {
         self.folder.join("server.log")
     }
 
+    /// What the server has said.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
     /// The port it listens on.
     pub fn port(&self) -> u16 {
         self.port

@@ -101,6 +101,19 @@ impl Redis {
             .with_context(|| format!("INFO {section} has no number {field}"))
     }
 
+    /// Writes a snapshot, which it begins with when it is started again.
+    pub fn save_snapshot(&self) -> Result<()> {
+        self.client()?.ok(&["SAVE"]).map(drop)
+    }
+
+    /// From now on it begins empty.
+    pub fn forget_snapshot(&self) -> Result<()> {
+        match std::fs::remove_file(self.folder.path().join("dump.rdb")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Kills it with `SIGKILL`.
     pub fn kill(&mut self) -> Result<()> {
         let mut server = self.server.take().context("Redis is not running")?;
