@@ -215,6 +215,9 @@ fn hits_end_with_the_lease_while_postgresql_is_down() {
     let mut stack = Stack::start_with_own_postgres(&settings).unwrap();
     let mut client = stack.client().unwrap();
     client.ok(&["SET", "key", "value"]).unwrap();
+    // What the cache knows not to be there is a hit like any other.
+    client.ok(&["DEL", "gone"]).unwrap();
+    assert_eq!(client.call(&["GET", "gone"]).unwrap(), Value::Null);
     // At once: an orderly stop can take longer than the lease. On a busy machine so can this, or the lease
     // was not renewed for long before it: then once more.
     let is_hit_without_postgresql = |stack: &mut Stack, client: &mut Client| {
@@ -235,6 +238,8 @@ fn hits_end_with_the_lease_while_postgresql_is_down() {
         client.call(&["GET", "key"]).unwrap().error().is_some()
     })
     .unwrap();
+    let gone = client.call(&["GET", "gone"]).unwrap();
+    assert!(gone.error().is_some(), "{gone:?}");
     stack.postgres().unwrap().start_again().unwrap();
     process::await_true("reads work again", LIMIT, || {
         client.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
