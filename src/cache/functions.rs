@@ -210,11 +210,13 @@ impl Cache {
             return Ok(pipe);
         }
         let pipe = Arc::new(Pipe::open(&self.options, db, protocol).await?);
-        self.check_holder(pipe.identity())?;
-        *shared
+        // Under this lock: `set_holder` then finds it here and closes it, or is obeyed already.
+        let mut current = shared
             .current
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&pipe));
+            .unwrap_or_else(PoisonError::into_inner);
+        self.check_holder(pipe.identity())?;
+        *current = Some(Arc::clone(&pipe));
         Ok(pipe)
     }
 

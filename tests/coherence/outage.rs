@@ -222,6 +222,10 @@ fn hits_end_with_the_lease_while_postgresql_is_down() {
         reply.text().as_deref() == Some("value")
     };
     clients[0].ok(&["SET", "key", "value"]).unwrap();
+    // What the cache knows not to be there is a hit like any other.
+    clients[0].ok(&["SET", "gone", "soon"]).unwrap();
+    clients[0].integer(&["DEL", "gone"]).unwrap();
+    assert_eq!(clients[1].call(&["GET", "gone"]).unwrap(), Value::Null);
     let mut inside = stack.cache.client().unwrap();
     process::await_true("the key is in the cache", LIMIT, || {
         clients.iter_mut().all(is_read) && inside.integer(&["EXISTS", "key"]).unwrap() == 1
@@ -233,6 +237,8 @@ fn hits_end_with_the_lease_while_postgresql_is_down() {
     })
     .unwrap();
     assert!(is_read(&mut clients[0]), "no hit without PostgreSQL");
+    let gone = clients[1].call(&["GET", "gone"]).unwrap();
+    assert!(gone.error().is_some(), "{gone:?}");
     stack.postgres().unwrap().start_again().unwrap();
     process::await_true("reads work again", LIMIT, || {
         clients.iter_mut().all(is_read)

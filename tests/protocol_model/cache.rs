@@ -343,6 +343,18 @@ impl Functions<'_> {
 
     /// Sets what the store said at `version`, if that is still safe. Returns whether it was.
     pub fn fill(&self, entry: &mut Entry, token: u8, version: Version) -> bool {
+        self.fill_with(entry, token, version, Some(version))
+    }
+
+    /// The same with content that was staged, and really has the version `real`; `None`: it is
+    /// not all there.
+    pub fn fill_with(
+        &self,
+        entry: &mut Entry,
+        token: u8,
+        version: Version,
+        real: Option<Version>,
+    ) -> bool {
         let accepted = entry.companion.is_some_and(|c| {
             let lease = c.lease == token || !self.keep(Rule::FillNeedsLease);
             let alone = c.writers == 0 || !self.keep(Rule::FillNeedsNoWriters);
@@ -360,11 +372,12 @@ impl Functions<'_> {
             companion.content = Content::Absent(version);
             entry.native = None;
         } else {
-            companion.content = Content::Value(version);
-            entry.native = Some(version);
+            let content = real.map(|_| Content::Value(version));
+            companion.content = content.unwrap_or_default();
+            entry.native = real;
         }
         self.dismiss(entry);
-        true
+        real.is_some()
     }
 
     /// The version that a client's command would show now.

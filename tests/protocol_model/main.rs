@@ -13,19 +13,28 @@
 //! the client that follows it are one step, which is the strictest order for the
 //! checks: what clients were told is told at the earliest moment.
 //!
-//! Not modelled: clocks and expiry, fill in chunks, the inside of the fence (it is one step),
-//! a cache that comes back with older data, missing rows (every row can be locked).
+//! There are three models. The *key protocol* has batches and readers of any number of proxies,
+//! and the fence as one step. The *fence* has its steps, two proxies that know them sooner
+//! or later, and the keys' functions. The *outcome* is of one unit whose COMMIT gets no answer.
 //!
-//! - `cache.rs`: one key in the cache and its functions; `state.rs`: everything else;
-//! - `steps.rs`: who may do what when; `symmetry.rs`: fewer states;
-//! - `properties.rs`: the invariants, compared with what clients were told;
-//! - `protocol.rs`: the protocol holds, up to the bounds given there;
-//! - `mutations.rs`: without any one of its rules (`rules.rs`) it does not.
+//! Not modelled: clocks (a lease runs out at any moment) and expiry, missing rows (every row can be
+//! locked), a proxy that alone cannot reach the cache, two servers that answer for it at once, replies.
+//!
+//! - `rules.rs`: the rules, each of which can be taken away; `history.rs`: what the store
+//!   committed; `cache.rs`: one key in the cache and its functions;
+//! - `state.rs`, `steps.rs`: the key protocol; `symmetry.rs`: fewer states;
+//!   `properties.rs`: the invariants, compared with what clients were told;
+//!   `protocol.rs`: it holds, up to the bounds given there; `mutations.rs`: without any
+//!   one of its rules it does not;
+//! - `fence.rs`: the fence, in the same parts; `outcome.rs`: exactly once.
 //!
 //! `FRESHET_MODEL=large` explores larger bounds (minutes). `--nocapture` shows counts and traces.
 
 mod cache;
+mod fence;
+mod history;
 mod mutations;
+mod outcome;
 mod properties;
 mod protocol;
 mod rules;
@@ -34,8 +43,11 @@ mod state;
 mod steps;
 mod symmetry;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::time::Instant;
 
+use rules::Rules;
 use scenario::{Faults, Op, Scenario, Shape, Work};
 use stateright::{Checker, Expectation, HasDiscoveries, Model};
 
@@ -71,6 +83,7 @@ const EVICTIONS: Faults = Faults {
     fence: 0,
     invalidate: 0,
     rollback: 0,
+    staged: 0,
     join: 0,
 };
 
@@ -89,11 +102,37 @@ fn large() -> bool {
     std::env::var("FRESHET_MODEL").is_ok_and(|bounds| bounds == "large")
 }
 
-/// Explores `scenario`: to the end, or to the first violation. Returns a trace for
+/// A model with bounds of its own.
+trait Bounded:
+    Model<
+        State: Clone + Debug + Hash + PartialEq + Send + Sync,
+        Action: Clone + Debug + PartialEq + Send + Sync,
+    > + Send
+    + Sync
+    + Sized
+    + 'static
+{
+    /// Its name, for the report.
+    fn name(&self) -> &'static str;
+    /// The rules that it keeps.
+    fn rules(&self) -> Rules;
+}
+
+impl Bounded for Scenario {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn rules(&self) -> Rules {
+        self.rules
+    }
+}
+
+/// Explores `model`: to the end, or to the first violation. Returns a trace for
 /// each property that failed, and the names of the examples found.
-fn explore(scenario: Scenario) -> (Vec<String>, Vec<&'static str>) {
-    let (name, start) = (scenario.name, Instant::now());
-    let checker = scenario
+fn explore(model: impl Bounded) -> (Vec<String>, Vec<&'static str>) {
+    let (name, start) = (model.name(), Instant::now());
+    let checker = model
         .checker()
         .threads(2)
         .finish_when(HasDiscoveries::AnyFailures)
@@ -117,20 +156,20 @@ fn explore(scenario: Scenario) -> (Vec<String>, Vec<&'static str>) {
     (violations, examples)
 }
 
-/// Asserts that `scenario` has no violation within its bounds, and shows `wanted`.
-fn holds(scenario: Scenario, wanted: &[&str]) {
-    let name = scenario.name;
-    let (violations, examples) = explore(scenario);
+/// Asserts that `model` has no violation within its bounds, and shows `wanted`.
+fn holds(model: impl Bounded, wanted: &[&str]) {
+    let name = model.name();
+    let (violations, examples) = explore(model);
     assert!(violations.is_empty(), "{name}: {violations:#?}");
     for want in wanted {
         assert!(examples.contains(want), "{name} never shows: {want}");
     }
 }
 
-/// Asserts that the checker finds a violation in `scenario`, and prints its trace.
-fn breaks(scenario: Scenario) {
-    let (name, rules) = (scenario.name, scenario.rules);
-    let (violations, _) = explore(scenario);
+/// Asserts that the checker finds a violation in `model`, and prints its trace.
+fn breaks(model: impl Bounded) {
+    let (name, rules) = (model.name(), model.rules());
+    let (violations, _) = explore(model);
     assert!(!violations.is_empty(), "{name} holds without {rules:?}");
     for violation in violations {
         println!("  {violation}");

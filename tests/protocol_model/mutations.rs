@@ -120,6 +120,19 @@ fn batch_and_loss() -> Scenario {
         })
 }
 
+/// A collection that is filled in steps by two readers.
+fn one_large_collection() -> Scenario {
+    Scenario::new("large collection", PRESENT)
+        .large()
+        .writers(&[collection(DELTA)])
+        .readers(&[2, 2])
+        .faults(Faults {
+            staged: 1,
+            ..EVICTIONS
+        })
+        .eviction(Eviction::Any)
+}
+
 /// Each test: without this rule, this scenario breaks.
 macro_rules! needed {
     ($($test:ident: $rule:ident, $scenario:ident;)*) => {
@@ -168,6 +181,9 @@ needed! {
     fence_waits_for_transactions: FenceWaitsForTransactions, unit_and_flush;
     fence_empties_cache: FenceEmptiesCache, batch_and_loss;
     refused_apply_waits_for_fence: RefusedApplyWaitsForFence, batch_and_loss;
+    staged_name_is_unique: StagedNameIsUnique, one_large_collection;
+    staged_fill_needs_lease: FillNeedsLease, one_large_collection;
+    staged_fill_checks_floor: FillChecksFloor, one_large_collection;
 }
 
 /// One string without faults but evictions, under `volatile-*`.
@@ -225,6 +241,12 @@ fn floor_holds_back_an_older_whole_value() {
 fn floor_holds_back_what_a_burial_left() {
     let (rule, first) = (Rule::BuryDeletes, Rule::BuryRaisesFloor);
     second_line(one_unit_and_death, rule, first);
+}
+
+#[test]
+fn either_count_or_first_step_keeps_half_of_a_collection_out() {
+    let (rule, first) = (Rule::StagedIsCounted, Rule::StageNeedsFirstStep);
+    second_line(one_large_collection, rule, first);
 }
 
 /// The limit that the documentation states: `allkeys-*` may evict the registration of one

@@ -103,7 +103,7 @@ fn written_value_is_hit(model: &Scenario, state: &State) -> bool {
 
 fn filled_value_is_hit(_: &Scenario, state: &State) -> bool {
     (0..KEYS).any(|key| state.cache[key].native.is_some())
-        && state.commits == 0
+        && state.history.commits() == 0
         && state.readers.iter().any(|r| matches!(r, Reading::Done(_)))
 }
 

@@ -14,7 +14,7 @@ fn any(name: &'static str, initial: [Shape; 2]) -> Scenario {
 }
 
 /// `small`, or with the larger bounds `large` in its place.
-fn bound<T>(small: T, larger: T) -> T {
+pub fn bound<T>(small: T, larger: T) -> T {
     if large() { larger } else { small }
 }
 
@@ -135,6 +135,22 @@ fn collection_that_empties_and_returns() {
             ..EVICTIONS
         });
     holds(scenario, &[WRITTEN_HIT, ABSENCE_HIT, DELTA_RAN]);
+}
+
+#[test]
+fn large_collection_is_filled_in_steps() {
+    let scenario = any("large collection", PRESENT)
+        .large()
+        .writers(&[collection(DELTA), collection(RICH)])
+        .readers(&[2, 2])
+        .faults(Faults {
+            staged: 2,
+            drop_key: 1,
+            flush: 1,
+            fence: bound(0, 1),
+            ..EVICTIONS
+        });
+    holds(scenario, &[WRITTEN_HIT, FILLED_HIT, DELTA_RAN]);
 }
 
 #[test]

@@ -92,25 +92,59 @@ pub enum Rule {
     FenceWaitsForTransactions,
     /// The fence empties the cache before it stamps it anew.
     FenceEmptiesCache,
+    /// A step of a staged fill changes only what its first step made.
+    StageNeedsFirstStep,
+    /// A staged fill is taken only if all of it is there.
+    StagedIsCounted,
+    /// Each lease stages its fill under a name of its own.
+    StagedNameIsUnique,
+    /// An attempt whose answer was lost is asked for before the unit is tried again.
+    LostAnswerIsAskedFor,
+    /// Who asks what became of an attempt waits while its transaction is open.
+    OutcomeWaitsForOpen,
+    /// Who finds that an attempt has not committed leaves its row, so that it never can.
+    OutcomeLeavesRow,
+    /// A raised fence is `closing` until every proxy has confirmed it, or cannot hit any more.
+    ClosingBeforeBypass,
+    /// The fence waits also for the lease of a proxy that was declared dead: its process may live.
+    DeadKeepTheirLease,
+    /// A proxy uses a hit only within its lease on the generation.
+    HitNeedsLease,
+    /// A proxy believes an absent mark only within its lease on the generation.
+    AbsenceNeedsLease,
+    /// A lease is renewed only while the proxy's registration is alive.
+    RenewalNeedsRegistration,
+    /// Who registers anew does not count as obeying a generation that it has not seen.
+    NewRegistrationConfirmsNothing,
+    /// A connection is used only if the server has the `run_id` on record.
+    RunIdCompared,
+    /// A read in bypass has the fence row in its snapshot.
+    BypassReadSeesFence,
+    /// A transaction in bypass commits only while the fence is in that bypass.
+    BypassCommitSeesFence,
+    /// The cache is emptied and stamped only if its mark is of an earlier generation.
+    StampOnlyRaises,
+    /// A cache that was emptied while the fence was closing refuses the stamps of earlier generations.
+    EmptiedRefusesOldStamps,
 }
 
 /// The set of rules that a model keeps: all but a few.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     /// The rules taken away, as bits.
-    without: u64,
+    without: u128,
 }
 
 impl Rules {
     /// Every rule but `rule`.
     pub fn without(self, rule: Rule) -> Self {
         Self {
-            without: self.without | (1 << rule as u64),
+            without: self.without | (1 << rule as u128),
         }
     }
 
     /// Whether the model keeps `rule`.
     pub fn keep(self, rule: Rule) -> bool {
-        self.without & (1 << rule as u64) == 0
+        self.without & (1 << rule as u128) == 0
     }
 }

@@ -119,6 +119,8 @@ pub struct Faults {
     pub invalidate: u8,
     /// Batches that roll back.
     pub rollback: u8,
+    /// Evictions of what is staged for a fill.
+    pub staged: u8,
     /// Readers that join the flight of another reader after its load.
     pub join: u8,
 }
@@ -134,6 +136,8 @@ pub struct Scenario {
     pub readers: Vec<u8>,
     /// What each key holds at version 0.
     pub initial: [Shape; KEYS],
+    /// Whether the collection is large: it is filled in steps.
+    pub large: bool,
     /// Which companions may be evicted.
     pub eviction: Eviction,
     /// What may go wrong.
@@ -150,6 +154,7 @@ impl Scenario {
             writers: Vec::new(),
             readers: Vec::new(),
             initial,
+            large: false,
             eviction: Eviction::Idle,
             faults: Faults::default(),
             rules: Rules::default(),
@@ -173,6 +178,12 @@ impl Scenario {
     /// With these faults.
     pub fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
+        self
+    }
+
+    /// With a large collection.
+    pub fn large(mut self) -> Self {
+        self.large = true;
         self
     }
 

@@ -1,7 +1,11 @@
 //! The whole state: store, cache, batches, readers, and what clients were told.
 
 use crate::cache::{Entry, Version};
-use crate::scenario::{Faults, KEYS, Op, READERS, Scenario, Shape, WRITERS};
+use crate::history::History;
+use crate::scenario::{Faults, KEYS, READERS, Scenario, Shape, WRITERS};
+
+/// In how many steps a large collection is filled, before the last.
+pub const STAGES: usize = 2;
 
 /// How far a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -52,6 +56,15 @@ pub enum Reading {
     Done([Version; KEYS]),
 }
 
+/// What a reader has staged of a large collection, in [`STAGES`] parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Staged {
+    /// How many parts were sent.
+    pub sent: u8,
+    /// The version that each part is of, where it is there.
+    pub parts: [Option<Version>; STAGES],
+}
+
 /// A burial between reading the version and calling the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Burial {
@@ -84,16 +97,16 @@ pub struct Worked {
 /// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// The batches that committed, in order: the store's history.
-    pub log: [u8; WRITERS],
-    /// How many of them there are.
-    pub commits: u8,
+    /// What the store committed.
+    pub history: History,
     /// The keys in the cache.
     pub cache: [Entry; KEYS],
     /// The batches.
     pub writers: [Writer; WRITERS],
     /// The readers.
     pub readers: [Reading; READERS],
+    /// What is staged in the cache, by reader.
+    pub staged: [Staged; READERS],
     /// The highest version of each key that a client was told of.
     pub told: [Version; KEYS],
     /// The burial going on, if any.
@@ -110,11 +123,11 @@ impl State {
     /// The state before anything happened, on this cache.
     pub fn start(scenario: &Scenario, cache: [Entry; KEYS]) -> Self {
         Self {
-            log: [0; WRITERS],
-            commits: 0,
+            history: History::default(),
             cache,
             writers: Default::default(),
             readers: Default::default(),
+            staged: Default::default(),
             told: [0; KEYS],
             burial: None,
             left: scenario.faults,
@@ -123,41 +136,15 @@ impl State {
         }
     }
 
-    /// The committed batches in order.
-    pub fn history(&self) -> impl Iterator<Item = usize> + '_ {
-        self.log[..self.commits as usize]
-            .iter()
-            .map(|&writer| writer as usize)
-    }
-
-    /// The version of `key` after the first `commits` batches.
-    pub fn version_at(&self, scenario: &Scenario, key: usize, commits: usize) -> Version {
-        let changes = self
-            .history()
-            .take(commits)
-            .filter(|&writer| scenario.writers[writer].writes(key))
-            .count();
-        changes as Version
-    }
-
     /// The version that the store has now.
     pub fn version(&self, scenario: &Scenario, key: usize) -> Version {
-        self.version_at(scenario, key, self.commits as usize)
+        self.history.version(&scenario.writers, key)
     }
 
     /// What `key` held at `version`.
     pub fn shape(&self, scenario: &Scenario, key: usize, version: Version) -> Shape {
-        if version == 0 {
-            return scenario.initial[key];
-        }
-        let writer = self
-            .history()
-            .filter(|&writer| scenario.writers[writer].writes(key))
-            .nth(version as usize - 1);
-        match writer.and_then(|writer| scenario.writers[writer].ops[key]) {
-            Some(Op::Put(shape) | Op::Delta(shape)) => shape,
-            _ => Shape::Absent,
-        }
+        let initial = scenario.initial[key];
+        self.history.shape(&scenario.writers, initial, key, version)
     }
 
     /// Whether an open transaction holds the lock of a row that `writer` needs.
@@ -179,47 +166,13 @@ impl State {
         self.told[key] = self.told[key].max(version);
     }
 
-    /// The oldest version of each key that a reader who starts now may see: what
-    /// was told, and with one key of a unit also the others.
+    /// The oldest version of each key that a reader who starts now may see.
     pub fn bound(&self, scenario: &Scenario) -> [Version; KEYS] {
-        let mut bound = self.told;
-        // Twice: with two keys, a unit can pull in another key's unit, which pulls back once.
-        for _ in 0..=self.commits {
-            for (index, writer) in self.history().enumerate() {
-                self.pull(scenario, writer, index + 1, &mut bound);
-            }
-        }
-        bound
-    }
-
-    /// Raises `bound` for all keys of one unit, if one of the keys it wrote is known.
-    fn pull(
-        &self,
-        scenario: &Scenario,
-        writer: usize,
-        commits: usize,
-        bound: &mut [Version; KEYS],
-    ) {
-        let work = &scenario.writers[writer];
-        if work.kind == crate::scenario::Kind::Batch {
-            return;
-        }
-        let known = (0..KEYS)
-            .any(|key| work.writes(key) && bound[key] >= self.version_at(scenario, key, commits));
-        if !known {
-            return;
-        }
-        for (key, bound) in bound.iter_mut().enumerate() {
-            if work.touches(key) {
-                *bound = (*bound).max(self.version_at(scenario, key, commits));
-            }
-        }
+        self.history.bound(&scenario.writers, self.told)
     }
 
     /// Whether the store ever had these two versions at once.
     pub fn was_current(&self, scenario: &Scenario, versions: [Version; KEYS]) -> bool {
-        (0..=self.commits as usize).any(|commits| {
-            (0..KEYS).all(|key| self.version_at(scenario, key, commits) == versions[key])
-        })
+        self.history.was_current(&scenario.writers, versions)
     }
 }

@@ -4,14 +4,14 @@
 //! Sound because no step and no property looks at their numbers other than for equality.
 
 use crate::scenario::{KEYS, READERS, Scenario, WRITERS};
-use crate::state::{Burial, Reading, State, Writer};
+use crate::state::{Burial, Reading, Staged, State, Writer};
 use crate::steps::{ghost, id, token};
 
 /// All that a state says of one batch.
 type WriterView = (Writer, [[bool; 2]; KEYS], Option<usize>, Option<Burial>);
 
 /// All that a state says of one reader.
-type ReaderView = (Reading, [bool; KEYS]);
+type ReaderView = (Reading, [bool; KEYS], Staged);
 
 impl Scenario {
     /// Brings interchangeable batches and readers into one order.
@@ -47,7 +47,7 @@ fn writer_view(state: &State, writer: usize) -> WriterView {
             writer: 0,
             ..burial
         });
-    let place = state.history().position(|other| other == writer);
+    let place = state.history.batches().position(|other| other == writer);
     (state.writers[writer], ids, place, burial)
 }
 
@@ -56,7 +56,7 @@ fn reader_view(state: &State, reader: usize) -> ReaderView {
     let leases = state
         .cache
         .map(|entry| entry.companion.is_some_and(|c| c.lease == token(reader)));
-    (state.readers[reader], leases)
+    (state.readers[reader], leases, state.staged[reader])
 }
 
 /// Exchanges the batches `at` and `at + 1` everywhere.
@@ -68,9 +68,7 @@ fn swap_writers(state: &mut State, at: usize) {
         writer => writer,
     };
     state.writers.swap(at, at + 1);
-    for writer in &mut state.log[..state.commits as usize] {
-        *writer = exchange(*writer);
-    }
+    state.history.renumber(exchange);
     if let Some(burial) = &mut state.burial {
         burial.writer = exchange(burial.writer);
     }
@@ -90,6 +88,7 @@ fn swap_bits(bits: u8, one: u8, two: u8) -> u8 {
 /// Exchanges the readers `at` and `at + 1` everywhere.
 fn swap_readers(state: &mut State, at: usize) {
     state.readers.swap(at, at + 1);
+    state.staged.swap(at, at + 1);
     for entry in &mut state.cache {
         if let Some(companion) = &mut entry.companion {
             let lease = companion.lease;
