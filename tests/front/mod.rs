@@ -8,4 +8,5 @@ mod drain;
 mod limits;
 mod observation;
 mod protocol;
+mod siege;
 mod users;
