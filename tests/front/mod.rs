@@ -5,6 +5,7 @@ mod acl_file;
 mod certificates;
 mod clients;
 mod drain;
+mod edges;
 mod limits;
 mod observation;
 mod protocol;
