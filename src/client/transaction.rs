@@ -20,9 +20,12 @@ use super::hub::Hub;
 use super::local::{self, After};
 use super::state::{Client, Mode, Replies};
 use crate::command::{Call, Class, wrong_arity};
-use crate::flow::{Seen, Step};
+use crate::flow::{Origin, Seen, Step};
 use crate::model::{Db, Key, Reply};
 use crate::resp;
+
+/// The classes of commands that are done in one transaction.
+const UNIT: &[Class] = &[Class::Read, Class::Expiry, Class::Write, Class::Script];
 
 /// What a queued command costs beside its bytes, as accounted.
 const QUEUED_BYTES: usize = 128;
@@ -220,8 +223,7 @@ fn place(mut db: Db, calls: &[Call], refused: &[Option<Reply>]) -> Vec<Step> {
         if call.command.name == "SELECT" && refused.is_none() {
             db = local::selected(call).unwrap_or(db);
         }
-        let call = call.clone();
-        Step { db, call }
+        Step::new(db, call.clone())
     };
     calls.iter().zip(refused).map(step).collect()
 }
@@ -241,6 +243,8 @@ impl Run {
     /// Runs everything; an error is EXEC's reply, and nothing was done.
     async fn all(&mut self, client: &mut Client, hub: &Hub) -> Result<(), Reply> {
         let mut from = 0;
+        let calls: Vec<Call> = self.steps.iter().map(|step| step.call.clone()).collect();
+        let origin = client.origin(&calls);
         loop {
             let is_flush = |index: &usize| {
                 let class = self.steps[*index].call.command.class;
@@ -248,7 +252,7 @@ impl Run {
             };
             let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, client.entry.id, from, end).await {
+            match self.part(hub, &origin, from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}
@@ -264,19 +268,27 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
+    async fn part(
+        &mut self,
+        hub: &Hub,
+        origin: &Origin,
+        from: usize,
+        end: usize,
+    ) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };
         let unit: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
-            .filter(|index| of_class(index, &[Class::Read, Class::Expiry, Class::Write]))
+            .filter(|index| of_class(index, UNIT))
             .collect();
         let lists: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
             .filter(|index| of_class(index, &[Class::Keyspace]))
             .collect();
-        let first_write = unit.iter().find(|index| of_class(index, &[Class::Write]));
+        let first_write = unit
+            .iter()
+            .find(|index| of_class(index, &[Class::Write, Class::Script]));
         let early = first_write.map_or(0, |first| lists.partition_point(|at| at < first));
         for index in &lists[..early] {
             self.whole(hub, *index).await;
@@ -284,7 +296,7 @@ impl Run {
         if !unit.is_empty() || !self.watched.is_empty() {
             let steps = unit.iter().map(|index| self.steps[*index].clone());
             let watched = std::mem::take(&mut self.watched);
-            let replies = hub.flow.transact(steps.collect(), watched, client).await?;
+            let replies = hub.flow.transact(steps.collect(), watched, origin).await?;
             // A watched key has changed.
             let replies = replies.ok_or(Reply::NullArray)?;
             for (index, reply) in unit.iter().zip(replies) {
@@ -309,7 +321,7 @@ impl Run {
     }
 
     async fn whole(&mut self, hub: &Hub, index: usize) {
-        let Step { db, call } = &self.steps[index];
+        let Step { db, call, .. } = &self.steps[index];
         self.replies[index] = Some(hub.flow.whole(call, *db).await);
     }
 

@@ -14,6 +14,7 @@ use crate::command::Class;
 use crate::engine::{Need, Workspace, replay};
 use crate::fault::{self, Point};
 use crate::model::{Effect, Event, Generation, Key, UnixMs, Value, Version};
+use crate::script::Deed;
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, RowState, Session, Store, StoreError, Written,
 };
@@ -44,6 +45,7 @@ pub(super) struct Prepared {
     changed: Vec<(Key, Effect, Version)>,
     seen: Vec<(Key, Version)>,
     events: Vec<Event>,
+    deeds: Vec<Deed>,
     now: UnixMs,
 }
 
@@ -56,6 +58,7 @@ impl Prepared {
     /// Tells what was committed. Called in the order of commits.
     pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
         audience.hear_events(&self.events);
+        do_deeds(&self.deeds, audience);
         if self.changed.is_empty() || !audience.wants_changes() {
             return;
         }
@@ -138,9 +141,27 @@ impl Prepared {
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
         self.events.clear();
+        self.deeds.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
+    }
+}
+
+/// Does what scripts asked for.
+fn do_deeds(deeds: &[Deed], audience: &dyn Audience) {
+    for deed in deeds {
+        match deed {
+            Deed::Publish(request) => audience.publish(request),
+            Deed::Log(level, line) => {
+                let line = String::from_utf8_lossy(line);
+                match level {
+                    0 => tracing::debug!(target: "freshet::script", "{line}"),
+                    1 | 2 => tracing::info!(target: "freshet::script", "{line}"),
+                    _ => tracing::warn!(target: "freshet::script", "{line}"),
+                }
+            }
+        }
     }
 }
 
@@ -232,7 +253,7 @@ impl<'a> Batch<'a> {
     /// A batch that needs nothing loaded, with its effects; not begun.
     pub(super) fn plan_blind(&self, jobs: &[Job]) -> Prepared {
         let now = self.store.clock().now();
-        let plan = run(jobs, Workspace::default(), &[], &[], now);
+        let plan = run(jobs, Workspace::default(), (&[], &[]), now, 0);
         let versions = vec![Version(0); plan.changes.len()];
         self.prepared(plan, versions)
     }
@@ -294,8 +315,9 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        rounds: u32,
     ) -> Result<Prepared, Failure> {
-        let (plan, versions) = self.load_and_write(session, jobs, needs).await?;
+        let (plan, versions) = self.load_and_write(session, jobs, needs, rounds).await?;
         Ok(self.prepared(plan, versions))
     }
 
@@ -315,6 +337,7 @@ impl<'a> Batch<'a> {
             changed,
             seen: plan.seen,
             events: plan.events,
+            deeds: plan.deeds,
             now: plan.now,
         }
     }
@@ -324,6 +347,7 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        rounds: u32,
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
@@ -338,7 +362,7 @@ impl<'a> Batch<'a> {
         for (request, locked) in requests.iter().zip(&locked) {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
-        let plan = run(jobs, workspace, &requests, &locked, now);
+        let plan = run(jobs, workspace, (&requests, &locked), now, rounds);
         if plan.is_short {
             return Err(Failure::early(Cause::Short(plan.wanted)));
         }

@@ -11,7 +11,7 @@ use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, SharedSession};
 use super::lane::{Job, Progress};
 use super::meters::LaneMeters;
-use super::plan::{Wanted, needs};
+use super::plan::{Wanted, is_blind, needs, runs_scripts};
 use super::telling::{Telling, outcome, versions};
 use super::{Audience, Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
@@ -26,6 +26,8 @@ const FORGET_EVERY: u64 = 5_000;
 const RESOLVE_MAX: Duration = Duration::from_secs(600);
 /// Tries of a batch that other writers or a moving fence disturbed.
 const RETRIES_MAX: u32 = 6;
+/// Rounds of a batch with scripts, which tell call by call what they need.
+const SCRIPT_ROUNDS_MAX: u32 = 64;
 
 /// How one try to commit a batch ended.
 pub(super) enum Attempt {
@@ -152,14 +154,18 @@ impl Worker {
         mut ahead: Option<Ahead>,
     ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
-        let mut count = 0;
+        let (mut count, mut shorts) = (0, 0);
+        let shorts_max = match runs_scripts(jobs) {
+            true => SCRIPT_ROUNDS_MAX,
+            false => RETRIES_MAX,
+        };
         self.wanted = Wanted::default();
         loop {
             let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
-                Attempt::Short(wanted) if count < RETRIES_MAX => {
+                Attempt::Short(wanted) if shorts < shorts_max => {
                     self.wanted.add(wanted);
-                    count += 1;
+                    shorts += 1;
                     continue;
                 }
                 Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
@@ -279,10 +285,13 @@ impl Worker {
         count: u32,
     ) -> Attempt {
         let needs = needs(jobs, &self.wanted);
-        if needs.is_empty() {
+        if is_blind(jobs, &needs) {
             return self.commit_blind(batch, session, jobs, count).await;
         }
-        let prepared = match batch.prepare(session, jobs, needs).await {
+        let prepared = match batch
+            .prepare(session, jobs, needs, self.wanted.rounds())
+            .await
+        {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.

@@ -21,8 +21,9 @@ pub fn resolve(request: Request) -> Result<Call, Reply> {
     Ok(Call { command, request })
 }
 
-/// The row of the command or subcommand that `request` names.
-fn find(request: &Request) -> Result<&'static Command, Reply> {
+/// The row of the command or subcommand that `request`, which is not empty, names; if there is
+/// none, the error that Redis gives.
+pub fn find(request: &Request) -> Result<&'static Command, Reply> {
     let Some(command) = request.args().next().and_then(lookup) else {
         return Err(unknown_command(request));
     };

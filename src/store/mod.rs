@@ -11,6 +11,7 @@ mod load;
 mod parts;
 mod purge;
 mod schema;
+mod scripts;
 
 pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};
 pub use connect::Store;
@@ -20,3 +21,4 @@ pub use keyspace::{FlushScope, ScanPage};
 pub use load::{Large, LoadRequest, Locked, Snapshot};
 pub use purge::Position;
 pub use schema::{SCHEMA_VERSION, migrate};
+pub use scripts::Epochs;

@@ -8,6 +8,7 @@ use super::{Store, StoreError};
 const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_strings.sql"),
     include_str!("migrations/0002_collections.sql"),
+    include_str!("migrations/0004_scripts.sql"),
 ];
 
 /// The version of the schema that this program writes.

@@ -93,7 +93,10 @@ impl Reads {
 
     /// What one snapshot of the store says of `keys`, which the cache has been
     /// told; in bypass the fence is in that snapshot.
-    async fn load_and_tell(&self, requests: &[LoadRequest]) -> Result<LoadedKeys, Refusal> {
+    pub(in crate::coherence) async fn load_and_tell(
+        &self,
+        requests: &[LoadRequest],
+    ) -> Result<LoadedKeys, Refusal> {
         let started = Instant::now();
         let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
