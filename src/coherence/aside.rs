@@ -24,7 +24,7 @@ use crate::script::{Deed, Ended, Room, Source};
 use crate::store::LoadRequest;
 
 /// Scripts that run beside the lane at once; more wait.
-const RUNS_MAX: usize = 8;
+const RUNS_MAX: usize = 16;
 
 /// How often a unit is explored anew because others changed its keys.
 const ATTEMPTS_MAX: u32 = 12;
@@ -56,6 +56,8 @@ struct Explored {
     took: Duration,
     /// It can only run here.
     is_elsewhere: bool,
+    /// It needed no more than it had declared.
+    is_tame: bool,
 }
 
 impl Asides {
@@ -123,7 +125,7 @@ impl Asides {
                 let unit = hinted(unit, explored.needed.clone());
                 let answer = self.lane.submit(vec![unit.clone()]).await?.pop().flatten();
                 if !unit.is_deferred() {
-                    prefer(&unit, false);
+                    prefer(&unit, !explored.is_tame);
                     return Ok(answer);
                 }
                 needed = explored.needed;
@@ -181,8 +183,7 @@ impl Asides {
             let state = State {
                 needed,
                 shorts,
-                is_elsewhere: false,
-                error: None,
+                ..State::default()
             };
             let source = Arc::new(Loads {
                 reads: Arc::clone(&self.reads),
@@ -201,8 +202,8 @@ impl Asides {
             let begun = Instant::now();
             let ran = tokio::task::spawn_blocking(move || run.all()).await;
             let ran = ran.map_err(|_| Refusal::Stopping)?;
-            let took = begun.elapsed();
             let state = std::mem::take(&mut *source.lock());
+            let took = begun.elapsed().saturating_sub(state.waited);
             if let Some(refusal) = state.error {
                 return Err(refusal);
             }
@@ -214,6 +215,7 @@ impl Asides {
                         needed: state.needed,
                         took,
                         is_elsewhere: state.is_elsewhere,
+                        is_tame: state.shorts.is_empty(),
                     });
                 }
                 Err(Ended::Short | Ended::Elsewhere) => {
@@ -362,6 +364,8 @@ struct State {
     /// How often it fell short of each key.
     shorts: AHashMap<Key, u32>,
     is_elsewhere: bool,
+    /// How long the run has waited for what was loaded.
+    waited: Duration,
     /// Why nothing can be loaded.
     error: Option<Refusal>,
 }
@@ -400,7 +404,9 @@ impl Source for Loads {
         if requests.is_empty() || requests.iter().any(is_changed) {
             return false;
         }
+        let started = Instant::now();
         let loaded = self.runtime.block_on(self.reads.load_and_tell(&requests));
+        self.lock().waited += started.elapsed();
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(refusal) => {

@@ -130,10 +130,8 @@ impl<'a> Runner<'a> {
                 Some(reply)
             }
             Err(Ended::Short) if self.rounds < SCRIPT_ROUNDS => None,
-            Err(ended) => {
-                if ended != Ended::Short {
-                    script.script.prefer_aside(true);
-                }
+            Err(_) => {
+                script.script.prefer_aside(true);
                 self.put_off(unit)
             }
         }

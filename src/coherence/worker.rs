@@ -122,7 +122,14 @@ impl Worker {
     async fn commit_singly(&mut self, jobs: Vec<Job>) {
         for job in jobs {
             let mut replies = Vec::with_capacity(job.units.len());
+            let mut is_over = false;
             for unit in &job.units {
+                // What stands behind a unit that is put off comes again after it.
+                is_over |= unit.is_deferred();
+                if is_over {
+                    replies.push(None);
+                    continue;
+                }
                 let (answer, answered) = oneshot::channel();
                 let single = vec![job.of_one(unit.clone(), answer)];
                 let started = Instant::now();
@@ -135,6 +142,7 @@ impl Worker {
                     Err(_) => self.refuse(single, &Refusal::Stopping),
                 }
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
+                is_over |= unit.is_deferred();
                 match answer {
                     Ok(more) => replies.extend(more),
                     Err(refusal) => {

@@ -1,7 +1,7 @@
 //! The library `redis`, and what the prelude needs besides.
 
 use bytes::Bytes;
-use mlua::{Lua, MultiValue, Table, Value};
+use mlua::{Function, Lua, MultiValue, Table, Value};
 
 use super::convert;
 use super::interpreter::Desk;
@@ -61,6 +61,8 @@ pub(super) fn provide(lua: &Lua, host: &Table, desk: &Desk) -> mlua::Result<()> 
         other => Ok(other),
     })?;
     host.raw_set("describe", describe)?;
+    host.raw_set("pairs_of", lua.create_function(pairs_of)?)?;
+    host.raw_set("next_of", lua.create_function(next_of)?)?;
     host.raw_set("error_reply", lua.create_function(error_reply)?)?;
     host.raw_set("status_reply", lua.create_function(status_reply)?)
 }
@@ -107,6 +109,38 @@ fn locate(lua: &Lua) -> (Option<String>, i32) {
         }
     }
     (None, -1)
+}
+
+/// Argument 1, which must be a table; of a stand-in (`real_of` names them) what it stands for.
+fn iterated(lua: &Lua, real_of: &Table, name: &str, args: &MultiValue) -> mlua::Result<Table> {
+    match args.front() {
+        Some(Value::Table(table)) => match real_of.raw_get(table)? {
+            Value::Table(real) => Ok(real),
+            _ => Ok(table.clone()),
+        },
+        other => {
+            let got = other.map_or("no value", type_name);
+            let text = format!("bad argument #1 to '{name}' (table expected, got {got})");
+            Err(raise::text(lua, text))
+        }
+    }
+}
+
+/// `pairs` that looks behind stand-ins.
+fn pairs_of(lua: &Lua, (real_of, next): (Table, Function)) -> mlua::Result<Function> {
+    lua.create_function(move |lua, args: MultiValue| {
+        let table = iterated(lua, &real_of, "pairs", &args)?;
+        Ok((next.clone(), table, Value::Nil))
+    })
+}
+
+/// `next` that looks behind stand-ins.
+fn next_of(lua: &Lua, (real_of, next): (Table, Function)) -> mlua::Result<Function> {
+    lua.create_function(move |lua, args: MultiValue| {
+        let table = iterated(lua, &real_of, "next", &args)?;
+        let key = args.get(1).cloned().unwrap_or(Value::Nil);
+        next.call::<MultiValue>((table, key))
+    })
 }
 
 /// What a command of a script came to.

@@ -15,12 +15,12 @@ pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
     ];
     for (name, fold) in folds {
         let function = lua.create_function(move |lua, args: MultiValue| {
-            let mut result = match bits(&args, 0) {
+            let mut result = match bits(lua, &args, 0) {
                 Some(first) => first,
                 None => return no_number(lua, name, &args, 0),
             };
             for index in 1..args.len() {
-                match bits(&args, index) {
+                match bits(lua, &args, index) {
                     Some(next) => result = fold(result, next),
                     None => return no_number(lua, name, &args, index),
                 }
@@ -38,7 +38,7 @@ pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
     ];
     for (name, shift) in shifts {
         let function = lua.create_function(move |lua, args: MultiValue| {
-            match (bits(&args, 0), bits(&args, 1)) {
+            match (bits(lua, &args, 0), bits(lua, &args, 1)) {
                 (Some(value), Some(by)) => number(shift(value, by & 31)),
                 (None, _) => no_number(lua, name, &args, 0),
                 (_, None) => no_number(lua, name, &args, 1),
@@ -52,26 +52,22 @@ pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
         ("bswap", u32::swap_bytes),
     ];
     for (name, change) in singles {
-        let function = lua.create_function(move |lua, args: MultiValue| match bits(&args, 0) {
-            Some(value) => number(change(value)),
-            None => no_number(lua, name, &args, 0),
-        })?;
+        let function =
+            lua.create_function(move |lua, args: MultiValue| match bits(lua, &args, 0) {
+                Some(value) => number(change(value)),
+                None => no_number(lua, name, &args, 0),
+            })?;
         table.raw_set(name, function)?;
     }
     table.raw_set("tohex", lua.create_function(to_hex)?)?;
     Ok(table)
 }
 
-/// Argument `index` as bits: rounded to an integer, of which the lowest 32 count.
-fn bits(args: &MultiValue, index: usize) -> Option<u32> {
-    let value = args.get(index)?;
-    let number = match value {
-        Value::Number(number) => *number,
-        Value::Integer(number) => *number as f64,
-        Value::String(text) => text.to_str().ok()?.trim().parse().ok()?,
-        _ => return None,
-    };
-    Some(to_integer(number.round_ties_even()) as u32)
+/// Argument `index` as bits, by the trick of the C library: added to this, a number has
+/// its lowest 32 bits of the integer at the end.
+fn bits(lua: &Lua, args: &MultiValue, index: usize) -> Option<u32> {
+    let number = number_of(lua, args.get(index)?)?;
+    Some((number + 6_755_399_441_055_744.0).to_bits() as u32)
 }
 
 fn number(bits: u32) -> Given {
@@ -92,7 +88,7 @@ fn no_number(lua: &Lua, name: &str, args: &MultiValue, index: usize) -> Given {
 }
 
 fn to_hex(lua: &Lua, args: MultiValue) -> Given {
-    let Some(value) = bits(&args, 0) else {
+    let Some(value) = bits(lua, &args, 0) else {
         return no_number(lua, "tohex", &args, 0);
     };
     let digits = match args.get(1) {

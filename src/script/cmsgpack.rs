@@ -256,7 +256,7 @@ fn unpack(
             Ok(value) => values.push(value),
             Err(Broken::Short) => return bad(lua, "Missing bytes in input."),
             Err(Broken::Format) => return bad(lua, "Bad data format in input."),
-            Err(Broken::Lua(text)) => return bad(lua, text),
+            Err(Broken::Lua(text)) => return Err(raise::bare(text)),
             Err(Broken::Error(error)) => return Err(error),
         }
     }
@@ -312,7 +312,8 @@ impl<'a> Reader<'a> {
             0xc3 => Ok(Value::Boolean(true)),
             0xca => number(f64::from(f32::from_bits(self.unsigned(4)? as u32))),
             0xcb => number(f64::from_bits(self.unsigned(8)?)),
-            0xcc..=0xcf => number(self.unsigned(1 << (first - 0xcc))? as f64),
+            // Of 64 bits the highest is the sign, as in C.
+            0xcc..=0xcf => number(self.unsigned(1 << (first - 0xcc))? as i64 as f64),
             0xd0..=0xd3 => number(self.signed(1 << (first - 0xd0))?),
             0xd9..=0xdb => {
                 let length = self.unsigned(1 << (first - 0xd9))? as usize;

@@ -163,7 +163,11 @@ fn number_at(lua: &Lua, args: &MultiValue, at: usize) -> Made<f64> {
 }
 
 fn wrong(value: Option<&Value>, at: usize, expected: &str) -> Mistake {
-    let got = value.map_or("no value", type_name);
+    // In C a nil stands behind the arguments.
+    let got = match (value, at) {
+        (None, 1) => "no value",
+        (value, _) => value.map_or("nil", type_name),
+    };
     Mistake::Argument(at, format!("{expected} expected, got {got}"))
 }
 
@@ -371,11 +375,11 @@ fn size(args: &MultiValue) -> Made<usize> {
         total += format.gap(total, option, size);
         match (option, size) {
             (b's', _) => {
-                let text = "variable-size format in struct.size".to_owned();
+                let text = "option 's' has no fixed size".to_owned();
                 return Err(Mistake::Argument(1, text));
             }
             (b'c', 0) => {
-                let text = "variable-length format in struct.size".to_owned();
+                let text = "option 'c0' has no fixed size".to_owned();
                 return Err(Mistake::Argument(1, text));
             }
             _ if !option.is_ascii_alphanumeric() => format.control(option)?,

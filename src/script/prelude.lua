@@ -79,22 +79,8 @@ globals.pcall = function(...) return caught(pcall(...)) end
 globals.xpcall = function(f, handler)
   return unless_ended(xpcall(f, function(err) return handler(plain(err)) end))
 end
-globals.pairs = function(...)
-  local t = ...
-  if type(t) ~= "table" then
-    local got = select("#", ...) == 0 and "no value" or type(t)
-    error("bad argument #1 to 'pairs' (table expected, got " .. got .. ")", 2)
-  end
-  return pairs(real_of[t] or t)
-end
-globals.next = function(...)
-  local t, key = ...
-  if type(t) ~= "table" then
-    local got = select("#", ...) == 0 and "no value" or type(t)
-    error("bad argument #1 to 'next' (table expected, got " .. got .. ")", 2)
-  end
-  return next(real_of[t] or t, key)
-end
+globals.pairs = host.pairs_of(real_of, next)
+globals.next = host.next_of(real_of, next)
 globals.rawget = function(t, key) return rawget(real_of[t] or t, key) end
 globals.rawset = function(t, key, value)
   if real_of[t] then error(READONLY, 0) end
@@ -124,6 +110,8 @@ globals.load = function(f, name)
     local part = f()
     if part == nil or part == "" then break end
     parts[#parts + 1] = part
+    -- Bytecode is refused; this one may never end.
+    if parts[1]:byte() == 27 then break end
   end
   return host.load(concat(parts), name or "=(load)")
 end

@@ -27,8 +27,10 @@ impl fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// The error `text` behind the place where the script has called.
+/// The error `text` behind the place where the script has called. One of an argument names
+/// the function as the script does.
 pub(super) fn text(lua: &Lua, text: impl AsRef<[u8]>) -> mlua::Error {
+    let text = renamed(lua, text.as_ref());
     let place = lua.inspect_stack(1, |frame| {
         let line = frame.current_line()?;
         let source = frame.source();
@@ -36,8 +38,26 @@ pub(super) fn text(lua: &Lua, text: impl AsRef<[u8]>) -> mlua::Error {
         Some(format!("{name}:{line}: "))
     });
     let mut whole = place.flatten().unwrap_or_default().into_bytes();
-    whole.extend_from_slice(text.as_ref());
+    whole.extend_from_slice(&text);
     mlua::Error::external(Raised::Text(whole))
+}
+
+/// The error `text`, without a place.
+pub(super) fn bare(text: &str) -> mlua::Error {
+    mlua::Error::external(Raised::Text(text.as_bytes().to_vec()))
+}
+
+/// `bad argument #1 to 'pack' (...)` with the name under which the function was called.
+fn renamed(lua: &Lua, text: &[u8]) -> Vec<u8> {
+    let rest = text.strip_prefix(b"bad argument #");
+    let Some(open) = rest.and_then(|_| text.iter().position(|byte| *byte == b'\'')) else {
+        return text.to_vec();
+    };
+    let close = text[open + 1..].iter().position(|byte| *byte == b'\'');
+    let called = lua.inspect_stack(0, |frame| frame.names().name.map(|name| name.into_owned()));
+    let called = called.flatten().unwrap_or_else(|| "?".to_owned());
+    let after = close.map_or(text.len(), |close| open + 1 + close);
+    [&text[..=open], called.as_bytes(), &text[after..]].concat()
 }
 
 /// The error `{err = text}`.

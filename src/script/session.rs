@@ -92,6 +92,12 @@ impl Session {
         if self.access == Access::ReadOnly && command.flags.has(flags::WRITE) {
             return Err("ERR Write commands are not allowed from read-only scripts.".to_owned());
         }
+        if matches!(command.name, "XREAD" | "XREADGROUP") && engine::waits(&call).is_some() {
+            let name = command.name.to_ascii_lowercase();
+            return Err(format!(
+                "ERR {name} command is not allowed with BLOCK option from scripts"
+            ));
+        }
         if is_elsewhere(command) {
             let name = command.name.to_ascii_lowercase();
             return Err(format!(

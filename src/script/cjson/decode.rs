@@ -238,8 +238,8 @@ impl Parser<'_> {
         self.depth += 1;
         if self.depth > self.settings.decode_depth_max.min(DEPTH_MAX) {
             return Err(Mistake::of(format!(
-                "Found too many nested data structures ({})",
-                self.depth
+                "Found too many nested data structures ({}) at character {}",
+                self.depth, self.at
             )));
         }
         Ok(())

@@ -38,7 +38,7 @@ fn append(
             let depth = depth + 1;
             if depth > settings.encode_depth_max.min(DEPTH_MAX) {
                 return Err(Mistake::of(format!(
-                    "Cannot serialise, excessive depth ({depth})"
+                    "Cannot serialise, excessive nesting ({depth})"
                 )));
             }
             match array_length(settings, value, table)? {
