@@ -5,12 +5,14 @@
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
 //! - What waits until something is written is tried by `coherence::Waiting` (`flow/waits.rs`).
+//! - A script is one unit, in the lane or, if it takes long, beside it (`flow/scripts.rs`).
 //! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
 mod certain;
 mod companion;
 mod read;
+mod scripts;
 mod waits;
 
 use std::sync::Arc;
@@ -18,29 +20,28 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
+use crate::acl::User;
 use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, expire_forever,
-    forget_forever, purge_forever,
+    Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit, Waiting,
+    expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
 use crate::engine;
-use crate::model::{Db, Protocol, Reply};
+use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
+use crate::script::Pool;
 use crate::store::{self, Store};
-
-/// Longer keys do not fit into PostgreSQL's index pages (a third of 8 kB, less headers).
-const KEY_BYTES_MAX: usize = 2600;
 
 /// A larger unit does not fit into a message of PostgreSQL's protocol (1 GB).
 const UNIT_BYTES_MAX: usize = 900 << 20;
 
 /// What the data path must know of the connection that a call came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// The selected database.
     pub db: Db,
@@ -48,6 +49,8 @@ pub struct Origin {
     pub protocol: Protocol,
     /// The client's number.
     pub client: u64,
+    /// What it may do, for the scripts that it runs; `None`: everything.
+    pub user: Option<Arc<User>>,
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -106,8 +109,11 @@ struct Parts {
     waiting: Arc<Waiting>,
     waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
-    reads: Reads,
-    keyspace: Keyspace,
+    reads: Arc<Reads>,
+    keyspace: Arc<Keyspace>,
+    asides: Asides,
+    scripts: Arc<Scripts>,
+    follower: tokio::task::JoinHandle<()>,
     broker: Arc<Broker>,
     /// Ends the broker's connection with the flow.
     _broker_task: pubsub::Task,
@@ -138,15 +144,24 @@ impl Flow {
         );
         let loader = Loader::start(&store, config.cache.loads_at_once);
         let (waiting, waker) = Waiting::start(&lane, &store, &audience);
-        let reads = Reads::new(
+        let reads = Arc::new(Reads::new(
             Arc::clone(&cache),
             Arc::clone(&store),
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
             Arc::clone(&audience),
+        ));
+        let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), Arc::clone(&fence)));
+        let asides = Asides::new(
+            Arc::clone(&lane),
+            Arc::clone(&reads),
+            Arc::clone(&keyspace),
+            config.scripts.time_limit,
         );
-        let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
+        let pool = Pool::new(config.scripts.memory.as_usize());
+        let scripts = Scripts::new(Arc::clone(&store), pool);
+        let follower = tokio::spawn(Arc::clone(&scripts).follow());
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
         let retention = config.commit.once_retention;
         let forgetter = tokio::spawn(forget_forever(Arc::clone(&store), retention));
@@ -168,6 +183,9 @@ impl Flow {
             lane,
             reads,
             keyspace,
+            asides,
+            scripts,
+            follower,
             broker,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
@@ -183,6 +201,7 @@ impl Flow {
         self.parts.forgetter.abort();
         self.parts.expirer.abort();
         self.parts.waker.abort();
+        self.parts.follower.abort();
         let task = self
             .parts
             .fence_task
@@ -200,7 +219,7 @@ impl Flow {
     ///
     /// Reads start after the writes before them were answered, and so do
     /// writes after reads: a connection sees its own writes, and none early.
-    pub async fn run(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    pub async fn run(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
         let mut rest = calls;
         while let Some(first) = rest.first() {
             let group = Group::of(first);
@@ -213,6 +232,7 @@ impl Flow {
             match group {
                 Group::Reads => self.read(origin, run, out).await,
                 Group::Writes => self.write(origin, run, out).await,
+                Group::Scripts => self.scripts(origin, run, out).await,
                 Group::Uncached => {
                     for call in run {
                         resp::encode(&self.miss(origin, call).await, origin.protocol, out);
@@ -243,7 +263,7 @@ impl Flow {
         }
     }
 
-    async fn write(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    async fn write(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
         for chunk in calls.chunks(self.parts.units_max) {
             let refusals: Vec<Option<Reply>> = chunk.iter().map(oversized).collect();
             let units: Vec<Unit> = chunk
@@ -303,6 +323,7 @@ enum Group {
     /// names in the cache among them.
     Uncached,
     Writes,
+    Scripts,
     Alone,
 }
 
@@ -318,6 +339,7 @@ impl Group {
                 }
             }
             Class::Write => Self::Writes,
+            Class::Script => Self::Scripts,
             Class::Keyspace
             | Class::Flush
             | Class::Local

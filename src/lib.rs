@@ -25,6 +25,8 @@ pub mod coherence;
 pub mod cache;
 pub mod store;
 
+pub mod script;
+
 pub mod engine;
 
 pub mod acl;

@@ -23,6 +23,9 @@ use smallvec::SmallVec;
 /// The number of logical databases, as in Redis's default configuration.
 pub const DATABASES: u8 = 16;
 
+/// Longer keys do not fit into PostgreSQL's index pages (a third of 8 kB, less headers).
+pub const KEY_BYTES_MAX: usize = 2600;
+
 /// A logical database, `0..DATABASES` (`SELECT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Db(u8);
@@ -269,6 +272,8 @@ impl Request {
 pub enum Reply {
     /// `+OK` and its like.
     Simple(&'static str),
+    /// The same with a text of a script's own, of one line.
+    Status(Bytes),
     /// `-CODE text`, without the leading dash.
     Error(Bytes),
     /// `:n`.
@@ -295,6 +300,8 @@ pub enum Reply {
     Decimal(Bytes),
     /// A boolean; in RESP2 `:1` or `:0`.
     Boolean(bool),
+    /// An integer of any size, in digits; in RESP2 a bulk string.
+    BigNumber(Bytes),
     /// Text with a three-letter format; in RESP2 a bulk string.
     Verbatim([u8; 3], Bytes),
     /// An out-of-band message; in RESP2 an array.

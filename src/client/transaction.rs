@@ -20,9 +20,12 @@ use super::hub::Hub;
 use super::local::{self, After};
 use super::state::{Client, Mode, Replies};
 use crate::command::{Call, Class, Token, once, wrong_arity};
-use crate::flow::{Seen, Step};
+use crate::flow::{Origin, Seen, Step};
 use crate::model::{Db, Key, Reply};
 use crate::resp;
+
+/// The classes of commands that are done in one transaction.
+const UNIT: &[Class] = &[Class::Read, Class::Expiry, Class::Write, Class::Script];
 
 /// What a queued command costs beside its bytes, as accounted.
 const QUEUED_BYTES: usize = 128;
@@ -261,8 +264,7 @@ fn place(mut db: Db, calls: &[Call], refused: &[Option<Reply>]) -> Vec<Step> {
         if call.command.name == "SELECT" && refused.is_none() {
             db = local::selected(call).unwrap_or(db);
         }
-        let call = call.clone();
-        Step { db, call }
+        Step::new(db, call.clone())
     };
     calls.iter().zip(refused).map(step).collect()
 }
@@ -284,6 +286,8 @@ impl Run {
     /// Runs everything; an error is EXEC's reply, and nothing was done.
     async fn all(&mut self, client: &mut Client, hub: &Hub) -> Result<(), Reply> {
         let mut from = 0;
+        let calls: Vec<Call> = self.steps.iter().map(|step| step.call.clone()).collect();
+        let origin = client.origin(&calls);
         loop {
             let is_flush = |index: &usize| {
                 let class = self.steps[*index].call.command.class;
@@ -291,7 +295,7 @@ impl Run {
             };
             let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, client.entry.id, from, end).await {
+            match self.part(hub, &origin, from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}
@@ -307,19 +311,27 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
+    async fn part(
+        &mut self,
+        hub: &Hub,
+        origin: &Origin,
+        from: usize,
+        end: usize,
+    ) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };
         let unit: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
-            .filter(|index| of_class(index, &[Class::Read, Class::Expiry, Class::Write]))
+            .filter(|index| of_class(index, UNIT))
             .collect();
         let lists: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
             .filter(|index| of_class(index, &[Class::Keyspace]))
             .collect();
-        let first_write = unit.iter().find(|index| of_class(index, &[Class::Write]));
+        let first_write = unit
+            .iter()
+            .find(|index| of_class(index, &[Class::Write, Class::Script]));
         let early = first_write.map_or(0, |first| lists.partition_point(|at| at < first));
         for index in &lists[..early] {
             self.whole(hub, *index).await;
@@ -330,7 +342,7 @@ impl Run {
             let token = self.token.take();
             let flow = &hub.flow;
             let replies = flow
-                .transact(steps.collect(), watched, client, token)
+                .transact(steps.collect(), watched, origin, token)
                 .await?;
             // A watched key has changed.
             let replies = replies.ok_or(Reply::NullArray)?;
@@ -356,7 +368,7 @@ impl Run {
     }
 
     async fn whole(&mut self, hub: &Hub, index: usize) {
-        let Step { db, call } = &self.steps[index];
+        let Step { db, call, .. } = &self.steps[index];
         self.replies[index] = Some(hub.flow.whole(call, *db).await);
     }
 

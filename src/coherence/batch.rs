@@ -15,6 +15,7 @@ use crate::command::Class;
 use crate::engine::{Need, Workspace, replay};
 use crate::fault::{self, Point};
 use crate::model::{Effect, Event, Generation, Key, UnixMs, Value, Version};
+use crate::script::Deed;
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, RowState, Session, Store, StoreError, Written,
 };
@@ -47,6 +48,7 @@ pub(super) struct Prepared {
     keeps: bool,
     seen: Vec<(Key, Version)>,
     events: Vec<Event>,
+    deeds: Vec<Deed>,
     now: UnixMs,
 }
 
@@ -59,6 +61,7 @@ impl Prepared {
     /// Tells what was committed. Called in the order of commits.
     pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
         audience.hear_events(&self.events);
+        do_deeds(&self.deeds, audience);
         if self.changed.is_empty() || !audience.wants_changes() {
             return;
         }
@@ -141,9 +144,27 @@ impl Prepared {
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
         self.events.clear();
+        self.deeds.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
+    }
+}
+
+/// Does what scripts asked for.
+fn do_deeds(deeds: &[Deed], audience: &dyn Audience) {
+    for deed in deeds {
+        match deed {
+            Deed::Publish(request) => audience.publish(request),
+            Deed::Log(level, line) => {
+                let line = String::from_utf8_lossy(line);
+                match level {
+                    0 => tracing::debug!(target: "freshet::script", "{line}"),
+                    1 | 2 => tracing::info!(target: "freshet::script", "{line}"),
+                    _ => tracing::warn!(target: "freshet::script", "{line}"),
+                }
+            }
+        }
     }
 }
 
@@ -237,7 +258,14 @@ impl<'a> Batch<'a> {
     /// A batch that needs nothing loaded, with its effects; not begun.
     pub(super) fn plan_blind(&self, jobs: &[Job]) -> Prepared {
         let now = self.store.clock().now();
-        let plan = run(jobs, Workspace::default(), &[], &[], Tokens::default(), now);
+        let plan = run(
+            jobs,
+            Workspace::default(),
+            (&[], &[]),
+            Tokens::default(),
+            now,
+            0,
+        );
         let versions = vec![Version(0); plan.changes.len()];
         self.prepared(plan, versions)
     }
@@ -300,8 +328,10 @@ impl<'a> Batch<'a> {
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
         keeping: Keeping,
+        rounds: u32,
     ) -> Result<Prepared, Failure> {
-        let (plan, versions) = self.load_and_write(session, jobs, needs, keeping).await?;
+        let loaded = self.load_and_write(session, jobs, needs, (keeping, rounds));
+        let (plan, versions) = loaded.await?;
         Ok(self.prepared(plan, versions))
     }
 
@@ -323,6 +353,7 @@ impl<'a> Batch<'a> {
             keeps,
             seen: plan.seen,
             events: plan.events,
+            deeds: plan.deeds,
             now: plan.now,
         }
     }
@@ -332,7 +363,7 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
-        keeping: Keeping,
+        (keeping, rounds): (Keeping, u32),
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
@@ -349,7 +380,7 @@ impl<'a> Batch<'a> {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
         let tokens = Tokens::new(kept, keeping);
-        let plan = run(jobs, workspace, &requests, &locked, tokens, now);
+        let plan = run(jobs, workspace, (&requests, &locked), tokens, now, rounds);
         if plan.is_short {
             return Err(Failure::early(Cause::Short(plan.wanted)));
         }

@@ -62,7 +62,7 @@ impl Gathering {
     /// Gives the job back if it does not fit.
     fn add(&mut self, job: Job, max_units: usize, max_bytes: usize) -> Result<(), Job> {
         let (units, bytes) = (self.units + job.units.len(), self.bytes + job.bytes);
-        if units > max_units || bytes > max_bytes {
+        if units > max_units || bytes > max_bytes || job.is_alone {
             return Err(job);
         }
         (self.units, self.bytes) = (units, bytes);
@@ -119,7 +119,7 @@ impl Gatherer {
             }
         };
         let mut batch = Gathering::new(first);
-        loop {
+        while !batch.jobs[0].is_alone {
             let next = match self.queue.try_recv() {
                 Ok(job) => Some(job),
                 Err(_) if self.is_enough(batch.units) => None,

@@ -27,7 +27,7 @@ impl Once {
     /// The unit of `steps`, called `token`.
     pub fn new(token: Token, steps: &[Step]) -> Self {
         let mut digest = Sha256::new();
-        for Step { db, call } in steps {
+        for Step { db, call, .. } in steps {
             digest.update([db.index()]);
             digest.update(call.command.name);
             // Lengths, so that no argument can be taken for two.
@@ -162,7 +162,7 @@ mod tests {
         let mut call = resolve(Request::from_args(&once)).unwrap();
         let token = call.token.take().unwrap();
         let db = Db::new(db).unwrap();
-        Once::new(token, &[Step { db, call }])
+        Once::new(token, &[Step::new(db, call)])
     }
 
     fn done(reply: Reply) -> Answer {

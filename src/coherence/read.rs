@@ -100,6 +100,11 @@ impl Reads {
         }
     }
 
+    /// The store's time.
+    pub(super) fn now(&self) -> UnixMs {
+        self.store.clock().now()
+    }
+
     /// Counts reads that the cache answered at once.
     pub fn count_hits(&self, hits: u64) {
         self.meters.hits.increment(hits);

@@ -33,6 +33,12 @@ pub enum Refusal {
     /// COMMIT was sent, and what became of it could not be learnt.
     #[error("UNKNOWN the write may or may not have been committed ({0})")]
     Unknown(String),
+    /// A script was ended by a client (`SCRIPT KILL`).
+    #[error("ERR Error running script: it was ended by SCRIPT KILL; nothing was written")]
+    Killed,
+    /// A script took too long.
+    #[error("ERR the script ran for longer than {0:?} and was ended; nothing was written")]
+    TooLong(std::time::Duration),
     /// The program is stopping.
     #[error("TRYAGAIN this proxy is shutting down: nothing was done")]
     Stopping,

@@ -12,7 +12,7 @@ use super::gather::{Ahead, Gathered, SharedSession};
 use super::lane::{Job, Progress};
 use super::meters::LaneMeters;
 use super::once::Keeping;
-use super::plan::{Wanted, is_blind, needs};
+use super::plan::{Wanted, is_blind, needs, runs_scripts};
 use super::telling::{Telling, outcome, versions};
 use super::{Answer, Audience, Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
@@ -27,6 +27,8 @@ const FORGET_EVERY: u64 = 5_000;
 const RESOLVE_MAX: Duration = Duration::from_secs(600);
 /// Tries of a batch that other writers or a moving fence disturbed.
 const RETRIES_MAX: u32 = 6;
+/// Rounds of a batch with scripts, which tell call by call what they need.
+const SCRIPT_ROUNDS_MAX: u32 = 64;
 
 /// How one try to commit a batch ended.
 pub(super) enum Attempt {
@@ -123,7 +125,14 @@ impl Worker {
     async fn commit_singly(&mut self, jobs: Vec<Job>) {
         for job in jobs {
             let mut replies = Vec::with_capacity(job.units.len());
+            let mut is_over = false;
             for unit in &job.units {
+                // What stands behind a unit that is put off comes again after it.
+                is_over |= unit.is_deferred();
+                if is_over {
+                    replies.push(Answer::Deferred);
+                    continue;
+                }
                 let (answer, answered) = oneshot::channel();
                 let single = vec![job.of_one(unit.clone(), answer)];
                 let started = Instant::now();
@@ -135,9 +144,10 @@ impl Worker {
                     Err(_) => self.refuse(single, &Refusal::Stopping),
                 }
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
+                is_over |= unit.is_deferred();
                 match answer {
                     Ok(more) => replies.extend(more),
-                    Err(refusal) if unit.once.is_some() => {
+                    Err(refusal) if unit.once.is_some() || unit.done().is_some() => {
                         replies.push(Answer::Refused(refusal.reply()));
                     }
                     Err(refusal) => {
@@ -157,14 +167,18 @@ impl Worker {
         mut ahead: Option<Ahead>,
     ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
-        let mut count = 0;
+        let (mut count, mut shorts) = (0, 0);
+        let shorts_max = match runs_scripts(jobs) {
+            true => SCRIPT_ROUNDS_MAX,
+            false => RETRIES_MAX,
+        };
         self.wanted = Wanted::default();
         loop {
             let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
-                Attempt::Short(wanted) if count < RETRIES_MAX => {
+                Attempt::Short(wanted) if shorts < shorts_max => {
                     self.wanted.add(wanted);
-                    count += 1;
+                    shorts += 1;
                     continue;
                 }
                 poisoned @ Attempt::Poisoned(_) => return Err(poisoned),
@@ -291,7 +305,9 @@ impl Worker {
         if is_blind(jobs, &needs) {
             return self.commit_blind(batch, session, jobs, count).await;
         }
-        let prepared = match batch.prepare(session, jobs, needs, self.keeping).await {
+        let rounds = self.wanted.rounds();
+        let prepared = batch.prepare(session, jobs, needs, self.keeping, rounds);
+        let prepared = match prepared.await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.

@@ -13,7 +13,7 @@ mod table;
 pub use flags::Flags;
 pub use getkeys::{Access, accessed};
 pub use once::Token;
-pub use resolve::{resolve, wrong_arity};
+pub use resolve::{find, resolve, wrong_arity};
 pub use table::{EXPIRED, ONCE, TABLE, lookup};
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ pub enum Class {
     Keyspace,
     /// Changes all keys of a database or of all: `FLUSHALL`.
     Flush,
+    /// Runs a script: what it does is one unit in the commit lane. `EVAL`, `FCALL`.
+    Script,
     /// Opens, ends or guards a MULTI block: `MULTI`, `EXEC`, `WATCH`.
     Transaction,
     /// A Redis command that Freshet does not serve.

@@ -24,8 +24,9 @@ pub fn resolve(request: Request) -> Result<Call, Reply> {
     Ok(Call::new(command, request))
 }
 
-/// The row of the command or subcommand that `request` names.
-fn find(request: &Request) -> Result<&'static Command, Reply> {
+/// The row of the command or subcommand that `request`, which is not empty, names; if there is
+/// none, the error that Redis gives.
+pub fn find(request: &Request) -> Result<&'static Command, Reply> {
     let name = request.args().next().unwrap_or_default();
     let Some(command) = lookup(name) else {
         if once::is_it(name) {

@@ -11,7 +11,7 @@
 
 use super::flags::*;
 use super::{Class, Command, Flags, Keys};
-use Class::{Expiry, Flush, Keyspace, Local, Read, Transaction, Unserved, Write};
+use Class::{Expiry, Flush, Keyspace, Local, Read, Script, Transaction, Unserved, Write};
 
 const NONE: Keys = Keys::None;
 const FIRST: Keys = range(1, 1, 1);
@@ -257,10 +257,10 @@ pub static TABLE: &[Command] = &[
     row("UNWATCH", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
     row("WATCH", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, ALL, Transaction),
     // Scripting.
-    row("EVAL", -3, SCRIPT, counted(0, 2), Unserved),
-    row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
-    row("EVALSHA", -3, SCRIPT, counted(0, 2), Unserved),
-    row("EVALSHA_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
+    row("EVAL", -3, SCRIPT, counted(0, 2), Script),
+    row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Script),
+    row("EVALSHA", -3, SCRIPT, counted(0, 2), Script),
+    row("EVALSHA_RO", -3, READONLY | SCRIPT, counted(0, 2), Script),
     row("FCALL", -3, SCRIPT, counted(0, 2), Unserved),
     row("FCALL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
     family("FUNCTION", -2, PLAIN, Unserved, &[
@@ -274,13 +274,13 @@ pub static TABLE: &[Command] = &[
         row("FUNCTION|RESTORE", -3, WRITE | DENYOOM | NOSCRIPT, NONE, Unserved),
         row("FUNCTION|STATS", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
     ]),
-    family("SCRIPT", -2, PLAIN, Unserved, &[
-        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Unserved),
-        row("SCRIPT|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
-        row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Unserved),
+    family("SCRIPT", -2, PLAIN, Local, &[
+        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Local),
+        row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Local),
+        row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Local),
+        row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Local),
+        row("SCRIPT|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Local),
+        row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Local),
     ]),
     // Pubsub.
     row("PSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
@@ -562,7 +562,7 @@ mod tests {
             match command.class {
                 Write => assert!(command.flags.has(WRITE), "{}", command.name),
                 Read | Expiry => assert!(command.flags.has(READONLY), "{}", command.name),
-                Transaction | Unserved => {}
+                Transaction | Script | Unserved => {}
                 // Channels of shards count as keys in Redis.
                 Local if command.flags.has(PUBSUB) => {}
                 Local | Keyspace | Flush => panic!("{} has keys", command.name),

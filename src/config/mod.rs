@@ -293,6 +293,16 @@ section! {
 }
 
 section! {
+    /// `[scripts]`: bounds on Lua.
+    Scripts = "scripts" {
+        /// A script that runs for longer is ended, and nothing of it is written.
+        time_limit: Duration = secs(30), in ms(100)..=hours(1);
+        /// What a running script may hold in its memory.
+        memory: ByteSize = ByteSize::mb(64), in ByteSize::mb(4)..=ByteSize::gb(4);
+    }
+}
+
+section! {
     /// `[notifications]`: what is told about keys.
     Notifications = "notifications" {
         /// Classes of events that are published, as in Redis's `notify-keyspace-events`.
@@ -387,6 +397,8 @@ config! {
     limits: Limits,
     /// What is told about keys.
     notifications: Notifications,
+    /// Bounds on Lua.
+    scripts: Scripts,
     /// Metrics and health.
     admin: Admin,
     /// What is logged.

@@ -73,6 +73,7 @@ pub fn needs(call: &Call, db: Db) -> Needs {
                 Class::Local
                 | Class::Keyspace
                 | Class::Flush
+                | Class::Script
                 | Class::Transaction
                 | Class::Unserved,
                 None,
@@ -102,8 +103,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         if refusal == Refusal::NotLoaded {
             run.workspace.note_short();
             if run.workspace.wanted_count() == wanted_before {
-                let whole = call.keys(db).map(|key| (key, Need::value()));
-                run.workspace.want(whole.collect());
+                let wanted = match run.workspace.is_scripted() {
+                    // What a script calls was not known before: this was not loaded yet.
+                    true => needs(call, db),
+                    false => call.keys(db).map(|key| (key, Need::value())).collect(),
+                };
+                run.workspace.want(wanted);
             }
         }
         refusal.into()

@@ -4,8 +4,9 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::{Needs, Position, Refusal};
-use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
+use super::{Need, Needs, Position, Refusal};
+use crate::command::Call;
+use crate::model::{Collection, Db, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +39,8 @@ pub struct Workspace {
     effects: AHashMap<Key, Effect>,
     wanted: Needs,
     is_short: bool,
+    /// A script says call by call what it does.
+    is_scripted: bool,
     /// Keys in the order of their changes, while that is asked for.
     changed: Option<Vec<Key>>,
     /// How often a key was changed.
@@ -58,6 +61,37 @@ impl Workspace {
     /// Puts in what the store said of `key`.
     pub fn load(&mut self, key: Key, loaded: Loaded) {
         self.loaded.insert(key, loaded);
+    }
+
+    /// Calls of a script run from now on, or no longer.
+    pub fn set_scripted(&mut self, is_scripted: bool) {
+        self.is_scripted = is_scripted;
+    }
+
+    pub(super) fn is_scripted(&self) -> bool {
+        self.is_scripted
+    }
+
+    /// More was loaded: the call that was refused may run again.
+    pub fn resume(&mut self) {
+        self.is_short = false;
+        self.wanted.clear();
+    }
+
+    /// Refuses a call of which keys are not loaded at all. Whether it did.
+    pub fn lacks(&mut self, call: &Call, db: Db) -> bool {
+        let lacks = call.keys(db).any(|key| !self.loaded.contains_key(&key));
+        if lacks {
+            let named = call.keys(db).map(|key| (key, Need::header()));
+            self.wanted.extend(named.chain(super::needs(call, db)));
+            self.is_short = true;
+        }
+        lacks
+    }
+
+    /// The key has an effect that was found out elsewhere, on the content that is there now.
+    pub fn adopt(&mut self, key: Key, effect: Effect) {
+        self.affect(key, effect);
     }
 
     /// Whether a call needed more than was loaded: its reply is no answer, and
@@ -371,7 +405,6 @@ impl<'a> Live<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Db;
 
     const NOW: UnixMs = UnixMs(1000);
 

@@ -1,9 +1,7 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
-use smallvec::SmallVec;
-
-use super::{Flow, UNIT_BYTES_MAX, oversized};
-use crate::coherence::{Answer, Once, Seen, Step, Unit};
+use super::{Flow, Origin, UNIT_BYTES_MAX};
+use crate::coherence::{Answer, Seen, Step, Unit};
 use crate::command::{Class, Token};
 use crate::model::{Key, Reply};
 
@@ -17,11 +15,11 @@ impl Flow {
         seen.map_err(|refusal| refusal.reply())
     }
 
-    /// Runs the commands of a block (of the classes `Read`, `Expiry` and `Write`) as
+    /// Runs the commands of a block (of the classes `Read`, `Expiry`, `Write` and `Script`) as
     /// one unit, if all `watched` keys are as they were seen; one reply each.
     /// `None`: one is not, and nothing was done.
     ///
-    /// `client` is the number of who sent it. With a `token` the block is made once: if it was
+    /// `origin` is who sent it. With a `token` the block is made once: if it was
     /// before, this is what it was answered then, whatever is watched.
     ///
     /// A block that only reads is answered from one state, like any other.
@@ -32,39 +30,43 @@ impl Flow {
         &self,
         steps: Vec<Step>,
         watched: Vec<(Key, Seen)>,
-        client: u64,
+        origin: &Origin,
         token: Option<Token>,
     ) -> Result<Option<Vec<Reply>>, Reply> {
         if token.is_none() && watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
             return replies.map(Some).map_err(|refusal| refusal.reply());
         }
-        let refusals: Vec<Option<Reply>> = steps.iter().map(|step| oversized(&step.call)).collect();
-        if token.is_some()
-            && let Some(refusal) = refusals.iter().flatten().next()
-        {
-            return Err(refusal.clone());
+        let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(steps.len());
+        let mut kept = Vec::with_capacity(steps.len());
+        for step in steps {
+            match self
+                .prepare(step.db, &step.call, origin.user.as_ref())
+                .await
+            {
+                Ok(step) => {
+                    kept.push(step);
+                    refusals.push(None);
+                }
+                // What is kept under the token would be something else than was asked for.
+                Err(refusal) if token.is_some() => return Err(refusal),
+                Err(refusal) => refusals.push(Some(refusal)),
+            }
         }
-        let kept = steps.into_iter().zip(&refusals);
-        let kept = kept.filter(|(_, refusal)| refusal.is_none());
-        let steps: SmallVec<[Step; 1]> = kept.map(|(step, _)| step).collect();
-        let unit = Unit {
-            once: token.map(|token| Box::new(Once::new(token, &steps))),
-            steps,
-            watched,
-            client,
-        };
+        let mut unit = Unit::of(kept, token).by(origin.client);
+        unit.watched = watched;
         if unit.bytes() > UNIT_BYTES_MAX {
             return Err(Reply::error(
                 "ERR the transaction is longer than 900 MB, which PostgreSQL cannot take at once; \
                  nothing was done",
             ));
         }
-        let answers = self.parts.lane.submit(vec![unit]).await;
-        let mut replies = match answers.map_err(|refusal| refusal.reply())?.pop() {
+        let answer = self.parts.asides.submit(vec![unit]).await.pop();
+        let answer = answer.transpose().map_err(|refusal| refusal.reply())?;
+        let mut replies = match answer {
             Some(Answer::Done(replies)) => replies.into_iter(),
             Some(Answer::Refused(reply)) => return Err(reply),
-            Some(Answer::Unwatched) | None => return Ok(None),
+            Some(Answer::Unwatched | Answer::Deferred) | None => return Ok(None),
         };
         let replies = refusals
             .into_iter()

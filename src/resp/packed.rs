@@ -70,9 +70,12 @@ fn pack_one(reply: &Reply, depth: usize, out: &mut Vec<u8>) -> Option<()> {
     out.put_u8(kind(reply));
     match reply {
         Reply::Simple(text) => pack_bytes(text.as_bytes(), out)?,
-        Reply::Error(bytes) | Reply::Bulk(bytes) | Reply::Decimal(bytes) | Reply::Raw(bytes) => {
-            pack_bytes(bytes, out)?;
-        }
+        Reply::Error(bytes)
+        | Reply::Status(bytes)
+        | Reply::Bulk(bytes)
+        | Reply::Decimal(bytes)
+        | Reply::BigNumber(bytes)
+        | Reply::Raw(bytes) => pack_bytes(bytes, out)?,
         Reply::Integer(value) => out.put_i64(*value),
         Reply::Null | Reply::NullArray => {}
         Reply::Array(items) | Reply::Set(items) | Reply::Push(items) => {
@@ -94,7 +97,7 @@ fn pack_one(reply: &Reply, depth: usize, out: &mut Vec<u8>) -> Option<()> {
 /// The byte that says which reply follows: what the protocol writes, where it has one.
 fn kind(reply: &Reply) -> u8 {
     match reply {
-        Reply::Simple(_) => b'+',
+        Reply::Simple(_) | Reply::Status(_) => b'+',
         Reply::Error(_) => b'-',
         Reply::Integer(_) => b':',
         Reply::Bulk(_) => b'$',
@@ -108,6 +111,7 @@ fn kind(reply: &Reply) -> u8 {
         Reply::Double(_) => b',',
         Reply::Decimal(_) => b'd',
         Reply::Boolean(_) => b'#',
+        Reply::BigNumber(_) => b'(',
         Reply::Verbatim(..) => b'=',
         Reply::Push(_) => b'>',
         Reply::Raw(_) => b'r',
@@ -121,11 +125,10 @@ fn unpack_one(rest: &mut Bytes, depth: usize) -> Result<Reply, ProtocolError> {
             let text = unpack_bytes(rest)?;
             match known(&text) {
                 Some(text) => Reply::Simple(text),
-                // One line, the same in both protocols.
                 None if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) => {
                     return Err(ProtocolError::Terminator);
                 }
-                None => Reply::Raw([b"+", &text[..], b"\r\n"].concat().into()),
+                None => Reply::Status(text),
             }
         }
         b'-' => Reply::Error(unpack_bytes(rest)?),
@@ -141,6 +144,7 @@ fn unpack_one(rest: &mut Bytes, depth: usize) -> Result<Reply, ProtocolError> {
         b',' => Reply::Double(rest.try_get_f64().map_err(|_| ProtocolError::Extent)?),
         b'd' => Reply::Decimal(unpack_bytes(rest)?),
         b'#' => Reply::Boolean(byte(rest)? != 0),
+        b'(' => Reply::BigNumber(unpack_bytes(rest)?),
         b'=' => {
             let format = [byte(rest)?, byte(rest)?, byte(rest)?];
             Reply::Verbatim(format, unpack_bytes(rest)?)
@@ -207,6 +211,8 @@ mod tests {
             Reply::Double(-0.5),
             Reply::Decimal("1.50".into()),
             Reply::Boolean(true),
+            Reply::Status("a text of its own".into()),
+            Reply::BigNumber("123".into()),
             Reply::Verbatim(*b"txt", "hi".into()),
             Reply::Push(vec![Reply::Boolean(false)]),
             Reply::Raw("+x\r\n".into()),
@@ -221,9 +227,9 @@ mod tests {
     }
 
     #[test]
-    fn simple_text_that_has_no_name_is_written_alike_in_both_protocols() {
+    fn simple_text_that_has_no_name_is_a_text_of_its_own() {
         let packed = Bytes::from(pack(&[Reply::Simple("custom")]).unwrap());
-        assert_eq!(unpack(&packed).unwrap(), [Reply::Raw("+custom\r\n".into())]);
+        assert_eq!(unpack(&packed).unwrap(), [Reply::Status("custom".into())]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod parts;
 mod purge;
 mod scans;
 mod schema;
+mod scripts;
 
 pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};
 pub use connect::Store;
@@ -28,3 +29,4 @@ pub use load::{Large, LoadRequest, Locked, Snapshot};
 pub use once::Kept;
 pub use purge::Position;
 pub use schema::{SCHEMA_VERSION, migrate};
+pub use scripts::Epochs;

@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 3, oldest: 2, sql: include_str!("migrations/0003_once.sql") },
     Migration { version: 4, oldest: 2, sql: include_str!("migrations/0004_scans.sql") },
     Migration { version: 5, oldest: 2, sql: include_str!("migrations/0005_failover.sql") },
+    Migration { version: 6, oldest: 2, sql: include_str!("migrations/0006_scripts.sql") },
     Migration { version: 7, oldest: 2, sql: include_str!("migrations/0007_moving.sql") },
 ];
 

@@ -126,7 +126,7 @@ impl Reads {
 
     /// What one snapshot of the store says of `keys`, which the cache has been
     /// told; in bypass the fence is in that snapshot.
-    pub(super) async fn load_and_tell(
+    pub(in crate::coherence) async fn load_and_tell(
         &self,
         requests: &[LoadRequest],
     ) -> Result<LoadedKeys, Refusal> {

@@ -84,7 +84,7 @@ pub fn check(taking: &Taking, keys: &[Key], client: u64) -> Unit {
 fn step(name: &str, key: &Key) -> Option<Step> {
     let request = Request::from_args(&[name.as_bytes(), &key.name]);
     let call = resolve(request).ok()?;
-    Some(Step { db: key.db, call })
+    Some(Step::new(key.db, call))
 }
 
 /// The first try of `call`, for the keys that `is_free` names.
