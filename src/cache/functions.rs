@@ -203,7 +203,12 @@ impl Cache {
                 "run_id {}, expected {run_id}",
                 found.run_id
             ))),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            // Whoever answers may hold an older state with the mark of a generation that is still in use
+            // on another server: what it confirms is worth nothing.
+            None => Err(CacheError::Unreachable(
+                "no server is in use as the cache".into(),
+            )),
         }
     }
 
@@ -229,7 +234,7 @@ impl Cache {
         Ok(())
     }
 
-    /// From now on only the server `run_id` counts as the cache; `None`: none does yet.
+    /// From now on only the server `run_id` counts as the cache; `None`: none does, and no call is made.
     /// Connections to another are closed.
     pub fn set_holder(&self, run_id: Option<&str>) {
         *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = run_id.map(ToOwned::to_owned);
@@ -430,12 +435,15 @@ impl Cache {
                 bb8::RunError::User(error) => error,
                 bb8::RunError::TimedOut => CacheError::Unreachable("no connection in time".into()),
             })?;
-            if let Err(stranger) = self.check_holder(connection.identity()) {
-                // Of a server that is gone, most likely. It proves nothing of the cache
-                // of now, and the pool would hand it out again and again.
-                connection.retire();
-                if leftovers == 0 {
-                    return Err(stranger);
+            if let Err(error) = self.check_holder(connection.identity()) {
+                let is_stranger = matches!(error, CacheError::Stranger(_));
+                if is_stranger {
+                    // Of a server that is gone, most likely. It proves nothing of the cache
+                    // of now, and the pool would hand it out again and again.
+                    connection.retire();
+                }
+                if !is_stranger || leftovers == 0 {
+                    return Err(error);
                 }
                 leftovers -= 1;
                 continue;
@@ -489,4 +497,30 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
 async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {
     let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
     connection.call(request.raw()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(run_id: &str) -> Identity {
+        Identity {
+            run_id: run_id.into(),
+            is_primary: true,
+            eviction: "noeviction".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_server_on_record_is_used() {
+        let config = config::Config::default();
+        let cache = Cache::new(&config.redis, &config.cache).unwrap();
+        let (one, other) = (server("one"), server("other"));
+        assert!(cache.check_holder(&one).is_err(), "none is on record");
+        cache.set_holder(Some("one"));
+        assert!(cache.check_holder(&one).is_ok());
+        assert!(cache.check_holder(&other).is_err());
+        cache.set_holder(None);
+        assert!(cache.check_holder(&one).is_err(), "it is out of use");
+    }
 }
