@@ -221,7 +221,7 @@ impl Cache {
     }
 
     fn check_holder(&self, found: &Identity) -> Result<(), CacheError> {
-        self.options.on_record.check(found)
+        self.options.on_record.require(found)
     }
 
     /// A cache that may evict any key may lose the note of a write in flight: the
@@ -246,7 +246,7 @@ impl Cache {
         Ok(())
     }
 
-    /// From now on only this server counts as the cache; `None`: none does yet.
+    /// From now on only this server counts as the cache; `None`: none does, and no call is made.
     /// Connections to another are closed.
     pub fn set_holder(&self, run_id: Option<&str>, replication_id: Option<&str>) {
         self.options.on_record.set(run_id, replication_id);
@@ -523,12 +523,15 @@ impl Cache {
                 bb8::RunError::User(error) => error,
                 bb8::RunError::TimedOut => CacheError::Unreachable("no connection in time".into()),
             })?;
-            if let Err(stranger) = self.check_holder(connection.identity()) {
-                // Of a server that is gone, most likely. It proves nothing of the cache
-                // of now, and the pool would hand it out again and again.
-                connection.retire();
-                if leftovers == 0 {
-                    return Err(stranger);
+            if let Err(error) = self.check_holder(connection.identity()) {
+                let is_stranger = matches!(error, CacheError::Stranger(_));
+                if is_stranger {
+                    // Of a server that is gone, most likely. It proves nothing of the cache
+                    // of now, and the pool would hand it out again and again.
+                    connection.retire();
+                }
+                if !is_stranger || leftovers == 0 {
+                    return Err(error);
                 }
                 leftovers -= 1;
                 continue;
@@ -582,4 +585,31 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
 async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {
     let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", library::source()]);
     connection.call(request.raw()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(run_id: &str) -> Identity {
+        Identity {
+            run_id: run_id.into(),
+            replication_id: "history".into(),
+            is_primary: true,
+            eviction: "noeviction".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_server_on_record_is_used() {
+        let config = config::Config::default();
+        let cache = Cache::new(&config.redis, &config.cache).unwrap();
+        let (one, other) = (server("one"), server("other"));
+        assert!(cache.check_holder(&one).is_err(), "none is on record");
+        cache.set_holder(Some("one"), Some("history"));
+        assert!(cache.check_holder(&one).is_ok());
+        assert!(cache.check_holder(&other).is_err());
+        cache.set_holder(None, None);
+        assert!(cache.check_holder(&one).is_err(), "it is out of use");
+    }
 }

@@ -79,6 +79,22 @@ impl OnRecord {
             }
         }
     }
+
+    /// Whether it is `found` for certain.
+    ///
+    /// # Errors
+    /// [`CacheError::Stranger`] as of [`Self::check`]; [`CacheError::Unreachable`] while none is on record:
+    /// whoever answers may hold an older state with the mark of a generation that is still in
+    /// use on another server, and what it confirms is worth nothing.
+    pub(super) fn require(&self, found: &Identity) -> Result<(), CacheError> {
+        self.check(found)?;
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(_) => Ok(()),
+            None => Err(CacheError::Unreachable(
+                "no server is in use as the cache".into(),
+            )),
+        }
+    }
 }
 
 /// Whether `found` is the server on record. One whose replication id was not noted (by an older program)

@@ -25,7 +25,7 @@ mod state;
 
 use stateright::{Model, Property};
 
-use self::state::{PROXIES, State};
+use self::state::{PROXIES, Place, Server, State};
 use crate::cache::{Companion, Content, Entry, Functions, Version};
 use crate::rules::{Rule, Rules};
 use crate::scenario::{KEYS, READERS, Shape, WRITERS, Work};
@@ -63,6 +63,8 @@ pub struct Troubles {
     pub copy: u8,
     /// The copy takes the cache's place, as another server.
     pub restore: u8,
+    /// The same, but the server before goes on answering on open connections.
+    pub fail_over: u8,
     /// FLUSHALL behind our back.
     pub flush: u8,
     /// Evictions of a native or hidden key.
@@ -161,6 +163,8 @@ pub enum Step {
     Copy,
     /// It takes the cache's place.
     Restore,
+    /// It takes the cache's address; who is connected to the server before goes on with that.
+    FailOver,
     /// The cache is flushed.
     Flush,
     /// The native of k is evicted.
@@ -254,26 +258,26 @@ impl Fenced {
         })
     }
 
-    /// Runs `call` on `key` in the cache, and notes if it put older content over newer.
+    /// Runs `call` on a key in a server, and notes if it put older content over newer.
     fn on_key<T>(
         &self,
         state: &mut State,
-        key: usize,
+        (place, key): (Place, usize),
         call: impl FnOnce(&Functions<'_>, &mut Entry) -> T,
     ) -> T {
-        let before = state.server.keys[key];
+        let before = state.at(place).keys[key];
         let mut after = before;
         let result = self.with_functions(state, key, |f| call(f, &mut after));
-        state.server.keys[key] = after;
+        state.at_mut(place).keys[key] = after;
         if let (Some(old), Some(new)) = (before.native, after.native) {
             state.wrong.stale_over_fresh |= new < old;
         }
         result
     }
 
-    /// What the cache shows of `key`.
-    fn visible(&self, state: &State, key: usize) -> Option<Version> {
-        self.with_functions(state, key, |f| f.visible(&state.server.keys[key]))
+    /// What `server` shows of `key`.
+    fn visible(&self, state: &State, server: &Server, key: usize) -> Option<Version> {
+        self.with_functions(state, key, |f| f.visible(&server.keys[key]))
     }
 
     /// The key as a fill left it.

@@ -118,6 +118,10 @@ pub enum Rule {
     NewRegistrationConfirmsNothing,
     /// A connection is used only if the server has the `run_id` on record.
     RunIdCompared,
+    /// Only the server on record counts, when the cache is emptied in place of waiting for other proxies.
+    EmptiedIsOnRecord,
+    /// A proxy that uses no cache calls none: what answers at its address may be another server.
+    CallsNeedServerOnRecord,
     /// A read in bypass has the fence row in its snapshot.
     BypassReadSeesFence,
     /// A transaction in bypass commits only while the fence is in that bypass.

@@ -1,6 +1,6 @@
 //! Batches: begin, transaction, apply, answer; and the burial of the dead.
 
-use super::state::{Batch, Burial, Mode, Stage, State};
+use super::state::{Batch, Burial, Mode, Place, Stage, State};
 use super::{Fenced, Step, offer};
 use crate::cache::Effect;
 use crate::rules::Rule;
@@ -49,7 +49,7 @@ impl Fenced {
                 if let Some((Mode::Active, generation)) = batch.made
                     && !batch.begun
                 {
-                    let begins = self.takes(state, self.lanes[b], generation);
+                    let begins = self.taken(state, self.lanes[b], generation).is_some();
                     offer(steps, begins, Step::Begin(b));
                 }
                 let bypasses = matches!(batch.made, Some((Mode::Bypass, _)));
@@ -67,7 +67,7 @@ impl Fenced {
         offer(steps, passes && !self.locked(state, b), Step::Open(b));
         let (mode, generation) = made;
         let begins = mode == Mode::Active && !batch.begun;
-        let begins = begins && self.takes(state, self.lanes[b], generation);
+        let begins = begins && self.taken(state, self.lanes[b], generation).is_some();
         offer(steps, begins, Step::Begin(b));
         // In the same generation there is nothing else to try: of that, death is the reason.
         let moved = batch.made.is_some_and(|(_, at)| at < state.row.generation)
@@ -80,7 +80,7 @@ impl Fenced {
         let Some((_, generation)) = state.batches[b].made else {
             return;
         };
-        let applies = self.takes(state, p, generation);
+        let applies = self.taken(state, p, generation).is_some();
         offer(steps, applies, Step::Apply(b));
         let proxy = &state.proxies[p];
         let out_of_use = match proxy.mode {
@@ -93,17 +93,27 @@ impl Fenced {
 
     pub(super) fn burial_steps(&self, state: &State, steps: &mut Vec<Step>) {
         if let Some(burial) = state.burial {
-            offer(steps, state.server.mark == burial.generation, Step::Bury);
+            let place = self.burial_place(state, burial.generation);
+            offer(steps, place.is_some(), Step::Bury);
             return;
         }
+        let Some(place) = self.burial_place(state, state.row.generation) else {
+            return;
+        };
         for (b, batch) in state.batches.iter().enumerate().take(self.works.len()) {
             let over = batch.dead && batch.stage != Stage::Open;
             let over = over || (batch.dead && !self.keep(Rule::BuryNeedsProof));
             for key in 0..KEYS {
-                let left = over && state.server.keys[key].registers(id(b));
+                let left = over && state.at(place).keys[key].registers(id(b));
                 offer(steps, left, Step::Exhume(b, key));
             }
         }
+    }
+
+    /// Where what dead batches left is buried in `generation`.
+    fn burial_place(&self, state: &State, generation: u8) -> Option<Place> {
+        let place = state.place_of(generation)?;
+        (state.at(place).mark == generation).then_some(place)
     }
 
     pub(super) fn batch_step(&self, state: &mut State, step: Step) {
@@ -112,9 +122,12 @@ impl Fenced {
                 state.batches[b].made = self.makes(state, b);
                 state.batches[b].begun = true;
                 state.batches[b].dead |= !state.proxies[self.lanes[b]].alive;
+                let Some(place) = self.batch_place(state, b) else {
+                    return;
+                };
                 for key in 0..KEYS {
                     if self.works[b].begins(key) {
-                        self.on_key(state, key, |f, entry| f.begin(entry, id(b)));
+                        self.on_key(state, (place, key), |f, entry| f.begin(entry, id(b)));
                     }
                 }
             }
@@ -136,20 +149,28 @@ impl Fenced {
                 state.burial = Some(Burial {
                     batch: b as u8,
                     key: key as u8,
-                    generation: state.server.mark,
+                    generation: state.row.generation,
                     version: state.history.version(&self.works, key),
                 });
             }
             Step::Bury => {
-                if let Some(burial) = state.burial.take() {
+                if let Some(burial) = state.burial.take()
+                    && let Some(place) = self.burial_place(state, burial.generation)
+                {
                     let id = id(burial.batch as usize);
-                    self.on_key(state, burial.key as usize, |f, entry| {
+                    self.on_key(state, (place, burial.key as usize), |f, entry| {
                         f.bury(entry, id, burial.version)
                     });
                 }
             }
             _ => {}
         }
+    }
+
+    /// Where the batch's calls arrive.
+    fn batch_place(&self, state: &State, b: usize) -> Option<Place> {
+        let (_, generation) = state.batches[b].made?;
+        self.taken(state, self.lanes[b], generation)
     }
 
     fn commit(&self, state: &mut State, b: usize) {
@@ -171,22 +192,27 @@ impl Fenced {
     }
 
     fn apply(&self, state: &mut State, b: usize) {
+        let Some(place) = self.batch_place(state, b) else {
+            return;
+        };
         let seen = state.batches[b].seen;
         for (key, &version) in seen.iter().enumerate() {
             let effect = match self.works[b].ops[key] {
                 None => continue,
                 Some(Op::Read) => {
-                    self.on_key(state, key, |f, entry| f.observe(entry, version));
+                    self.on_key(state, (place, key), |f, entry| f.observe(entry, version));
                     continue;
                 }
                 Some(Op::Keep) => {
-                    self.on_key(state, key, |f, entry| f.abort(entry, id(b), Some(version)));
+                    self.on_key(state, (place, key), |f, entry| {
+                        f.abort(entry, id(b), Some(version))
+                    });
                     continue;
                 }
                 Some(Op::Put(shape)) => Effect::Whole(shape),
                 Some(Op::Delta(shape)) => Effect::Delta(shape),
             };
-            self.on_key(state, key, |f, entry| {
+            self.on_key(state, (place, key), |f, entry| {
                 f.apply(entry, id(b), version, effect)
             });
         }

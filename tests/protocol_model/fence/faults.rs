@@ -12,6 +12,8 @@ impl Fenced {
         offer(steps, left.copy > 0, Step::Copy);
         let restores = left.restore > 0 && state.copy.is_some();
         offer(steps, restores, Step::Restore);
+        let fails_over = left.fail_over > 0 && state.copy.is_some();
+        offer(steps, fails_over, Step::FailOver);
         offer(steps, left.flush > 0, Step::Flush);
         if left.late_stamp > 0 {
             // One for each generation that anybody can have tried to stamp.
@@ -46,6 +48,14 @@ impl Fenced {
                     replace_server(state, mark, keys);
                 }
             }
+            Step::FailOver => {
+                state.left.fail_over -= 1;
+                if let Some((mark, keys)) = state.copy.take() {
+                    let old = state.server;
+                    replace_server(state, mark, keys);
+                    state.old = Some(old);
+                }
+            }
             Step::Flush => {
                 state.left.flush -= 1;
                 state.server.mark = 0;
@@ -74,6 +84,7 @@ impl Fenced {
 }
 
 fn replace_server(state: &mut State, mark: u8, keys: [Entry; KEYS]) {
+    state.old = None;
     state.server = Server {
         run_id: state.server.run_id + 1,
         mark,

@@ -97,6 +97,31 @@ fn emptied_cache() -> Fenced {
     })
 }
 
+/// A replica that lacks the last writes takes the cache's address; the server before goes on
+/// answering, and may lose a registration.
+fn failed_over() -> Fenced {
+    lost_registration()
+        .readers(&[(1, 1, Way::Miss)])
+        .troubles(Troubles {
+            raise: 1,
+            companion: 1,
+            copy: 1,
+            fail_over: 1,
+            ..Troubles::default()
+        })
+}
+
+/// The same, and a proxy may empty a cache in place of waiting for the other.
+fn emptied_after_fail_over() -> Fenced {
+    written_string().troubles(Troubles {
+        raise: 1,
+        empty: 1,
+        copy: 1,
+        fail_over: 1,
+        ..Troubles::default()
+    })
+}
+
 /// A unit whose proxy may be declared dead, beside a writer of one of its keys.
 fn dead_unit() -> Fenced {
     Fenced::new("fence: unit, death", PRESENT)
@@ -136,6 +161,8 @@ needed! {
     refused_apply_waits_for_bypass: RefusedApplyWaitsForFence, lost_registration;
     stamp_only_raises: StampOnlyRaises, late_stamp;
     emptied_cache_refuses_old_stamps: EmptiedRefusesOldStamps, emptied_cache;
+    only_the_server_on_record_is_emptied: EmptiedIsOnRecord, emptied_after_fail_over;
+    calls_need_the_server_on_record: CallsNeedServerOnRecord, failed_over;
     commit_needs_registration: CommitNeedsRegistration, dead_unit;
     burial_needs_proof: BuryNeedsProof, dead_unit;
     burial_raises_floor: BuryRaisesFloor, dead_unit;

@@ -3,7 +3,7 @@
 use stateright::Property;
 
 use super::Fenced;
-use super::state::{Mode, State};
+use super::state::{Mode, Server, State};
 use crate::cache::TORN;
 use crate::properties::{ATOMIC, EXACT, FRESH, LINEARIZABLE};
 use crate::scenario::KEYS;
@@ -42,16 +42,18 @@ fn atomic(model: &Fenced, state: &State) -> bool {
 
 /// Whether nothing that a proxy would take from the cache now is older than `bound`.
 fn not_older_than(model: &Fenced, state: &State, bound: [u8; KEYS]) -> bool {
-    model.hitters(state).all(|p| {
+    model.hitters(state).all(|(p, place)| {
         model.keys().all(|key| {
-            let shown = model.visible(state, key);
-            shown.is_none_or(|version| version >= bound[key] || !model.believes(state, p, key))
+            let shown = model.visible(state, state.at(place), key);
+            let believed = || model.believes(state, (p, place), key);
+            shown.is_none_or(|version| version >= bound[key] || !believed())
         })
     })
 }
 
 fn exact(_: &Fenced, state: &State) -> bool {
-    state.server.keys.iter().all(|key| key.native != Some(TORN))
+    let exact = |server: &Server| server.keys.iter().all(|key| key.native != Some(TORN));
+    exact(&state.server) && state.old.is_none_or(|old| exact(&old))
 }
 
 fn returned(model: &Fenced, state: &State) -> bool {

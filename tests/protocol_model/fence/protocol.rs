@@ -145,3 +145,35 @@ fn unit_survives_death_loss_and_a_fence() {
         });
     holds(model, &[BYPASS_WRITE, FENCED_ANSWER, RETURNED]);
 }
+
+/// Both servers answer: the one before to those who are connected to it.
+#[test]
+fn replica_may_take_the_address() {
+    let model = Fenced::new("fence: fail-over", PRESENT)
+        .batches(&[(0, string(PLAIN)), (1, string(PLAIN))][..bound(1, 2)])
+        .readers(&[(1, 1, Way::Miss), (0, 1, Way::Miss)][..bound(1, 2)])
+        .troubles(Troubles {
+            raise: 1,
+            companion: 1,
+            copy: 1,
+            fail_over: 1,
+            empty: 1,
+            ..Troubles::default()
+        });
+    holds(model, &[BYPASS_WRITE, BYPASS_READ, FENCED_ANSWER, RETURNED]);
+}
+
+#[test]
+fn replica_may_take_the_address_from_a_unit() {
+    let model = Fenced::new("fence: unit, fail-over", PRESENT)
+        .batches(&[(0, UNIT), (1, collection(DELTA))][..bound(1, 2)])
+        .readers(&[(1, 1, Way::Miss), (1, 2, Way::Miss)])
+        .troubles(Troubles {
+            raise: 1,
+            copy: 1,
+            fail_over: 1,
+            death: bound(0, 1),
+            ..Troubles::default()
+        });
+    holds(model, &[BYPASS_WRITE, BYPASS_READ, FENCED_ANSWER, RETURNED]);
+}

@@ -19,12 +19,11 @@ impl Fenced {
 
     /// Hits whose reply arrives as soon as they ran.
     pub(super) fn hit_steps(&self, state: &State, steps: &mut Vec<Step>) {
-        for p in self.hitters(state) {
+        for (p, place) in self.hitters(state) {
             for key in self.keys() {
-                let news = self
-                    .visible(state, key)
-                    .is_some_and(|version| version > state.told[key]);
-                let hits = news && self.believes(state, p, key);
+                let shown = self.visible(state, state.at(place), key);
+                let news = shown.is_some_and(|version| version > state.told[key]);
+                let hits = news && self.believes(state, (p, place), key);
                 offer(steps, hits, Step::Hit(p, key));
             }
         }
@@ -37,11 +36,11 @@ impl Fenced {
             Reading::Asked(..) => steps.push(Step::Arrive(r)),
             Reading::Looked(generation) => {
                 steps.push(Step::Load(r));
-                let refused = state.server.mark != generation;
+                let refused = self.taken(state, p, generation).is_none();
                 offer(steps, refused, Step::Again(r));
             }
             Reading::Loaded(generation, _) => {
-                let taken = self.takes(state, p, generation);
+                let taken = self.taken(state, p, generation).is_some();
                 offer(steps, taken, Step::Fill(r));
                 offer(steps, !taken, Step::Again(r));
             }
@@ -53,17 +52,19 @@ impl Fenced {
         let p = self.readers[r].proxy;
         let proxy = &state.proxies[p];
         let miss = self.readers[r].way == Way::Miss;
-        let shown = self
-            .keys_of(r)
-            .all(|key| self.visible(state, key).is_some());
+        let place = self.place(state, p, proxy.generation);
+        let shown = |key| {
+            let place = place?;
+            self.visible(state, state.at(place), key)
+        };
+        let shown = self.keys_of(r).all(|key| shown(key).is_some());
         match proxy.mode {
             Mode::Active if miss => {
-                let looks = !shown && self.takes(state, p, proxy.generation);
+                let looks = !shown && self.taken(state, p, proxy.generation).is_some();
                 offer(steps, looks, Step::Look(r));
             }
             Mode::Active => {
-                let asks = shown && self.reaches(state, p);
-                offer(steps, asks, Step::Ask(r));
+                offer(steps, shown, Step::Ask(r));
             }
             Mode::Bypass => {
                 let seen = (state.row.mode, state.row.generation) == (proxy.mode, proxy.generation)
@@ -76,27 +77,31 @@ impl Fenced {
 
     pub(super) fn reader_step(&self, state: &mut State, step: Step) {
         match step {
-            Step::Hit(_, key) => {
-                if let Some(version) = self.visible(state, key) {
+            Step::Hit(p, key) => {
+                if let Some(version) = self.shown_to(state, p, key) {
                     state.tell(key, version);
                 }
             }
             Step::Ask(r) => {
+                let p = self.readers[r].proxy;
                 let mut versions = [0; KEYS];
                 for key in self.keys_of(r) {
-                    versions[key] = self.visible(state, key).unwrap_or_default();
+                    versions[key] = self.shown_to(state, p, key).unwrap_or_default();
                 }
                 let bound = state.history.bound(&self.works, state.told);
-                let generation = state.proxies[self.readers[r].proxy].generation;
+                let generation = state.proxies[p].generation;
                 state.readers[r] = Reading::Asked(generation, versions, bound);
             }
             Step::Arrive(r) => self.arrive(state, r),
             Step::Look(r) => {
-                let generation = state.proxies[self.readers[r].proxy].generation;
-                for key in self.keys_of(r) {
-                    self.on_key(state, key, |f, entry| f.look(entry, token(r)));
+                let p = self.readers[r].proxy;
+                let generation = state.proxies[p].generation;
+                if let Some(place) = self.taken(state, p, generation) {
+                    for key in self.keys_of(r) {
+                        self.on_key(state, (place, key), |f, entry| f.look(entry, token(r)));
+                    }
+                    state.readers[r] = Reading::Looked(generation);
                 }
-                state.readers[r] = Reading::Looked(generation);
             }
             Step::Load(r) => {
                 if let Reading::Looked(generation) = state.readers[r] {
@@ -113,6 +118,12 @@ impl Fenced {
             }
             _ => {}
         }
+    }
+
+    /// What the server that p uses shows of `key`.
+    fn shown_to(&self, state: &State, p: usize, key: usize) -> Option<Version> {
+        let place = self.place(state, p, state.proxies[p].generation)?;
+        self.visible(state, state.at(place), key)
     }
 
     /// The reply of a hit: of use if the proxy is still in that generation, within its lease.
@@ -139,11 +150,14 @@ impl Fenced {
     }
 
     fn fill(&self, state: &mut State, r: usize) {
-        let Reading::Loaded(_, versions) = state.readers[r] else {
+        let Reading::Loaded(generation, versions) = state.readers[r] else {
+            return;
+        };
+        let Some(place) = self.taken(state, self.readers[r].proxy, generation) else {
             return;
         };
         for key in self.keys_of(r) {
-            self.on_key(state, key, |f, entry| {
+            self.on_key(state, (place, key), |f, entry| {
                 f.fill(entry, token(r), versions[key])
             });
         }

@@ -1,6 +1,6 @@
 //! The fence row, and what each proxy believes of it.
 
-use super::state::{Mode, PROXIES, Proxy, Stage, State};
+use super::state::{Mode, PROXIES, Place, Proxy, Stage, State};
 use super::{Fenced, Step, offer};
 use crate::rules::Rule;
 use crate::scenario::KEYS;
@@ -61,7 +61,8 @@ impl Fenced {
             Mode::Closing => {
                 let confirms = proxy.confirmed < row.generation;
                 offer(steps, confirms, Step::Confirm(p));
-                let is_on_record = state.server.run_id == row.run_id;
+                let is_on_record =
+                    state.server.run_id == row.run_id || !self.keep(Rule::EmptiedIsOnRecord);
                 let empties = knows && is_on_record && !state.emptied && state.left.empty > 0;
                 offer(steps, empties, Step::Empty(p));
             }
@@ -110,24 +111,27 @@ impl Fenced {
                 state.emptied = false;
             }
             Step::SeeBypass(p) => leave(&mut state.proxies[p], Mode::Bypass, generation),
-            Step::Stamp(_) => {
-                if self.stamp(state, generation) || state.server.mark == generation {
-                    state.stamped = state.server.run_id;
-                }
-            }
+            Step::Stamp(_) => self.bring_back(state, generation),
             Step::Activate => {
                 state.row.mode = Mode::Active;
                 state.row.run_id = state.stamped;
+                state.on_record[generation as usize] = state.stamped;
                 state.stamped = 0;
             }
             Step::SeeActive(p) => {
                 let proxy = &mut state.proxies[p];
                 proxy.mode = Mode::Active;
                 proxy.generation = generation;
-                proxy.run_id = state.row.run_id;
                 proxy.lease = true;
             }
             _ => {}
+        }
+    }
+
+    fn bring_back(&self, state: &mut State, generation: u8) {
+        // Stamped before, perhaps by another proxy, whose activation was lost.
+        if self.stamp(state, generation) || state.server.mark == generation {
+            state.stamped = state.server.run_id;
         }
     }
 
@@ -187,35 +191,43 @@ impl Fenced {
         }
     }
 
-    /// Whether a call of p reaches the server: while p uses a cache, only the one on record;
-    /// a call that was under way when p left it may reach another.
-    pub(super) fn reaches(&self, state: &State, p: usize) -> bool {
-        let proxy = &state.proxies[p];
-        proxy.mode != Mode::Active
-            || proxy.run_id == state.server.run_id
-            || !self.keep(Rule::RunIdCompared)
+    /// Where a call of p arrives that was made in `generation`: at the server on record for that.
+    pub(super) fn place(&self, state: &State, p: usize, generation: u8) -> Option<Place> {
+        let unused = state.proxies[p].mode != Mode::Active;
+        if unused && !self.keep(Rule::CallsNeedServerOnRecord) {
+            return Some(Place::Address);
+        }
+        let any = (!self.keep(Rule::RunIdCompared)).then_some(Place::Address);
+        state.place_of(generation).or(any)
     }
 
-    /// Whether the server takes a call of p that was made in `generation`.
-    pub(super) fn takes(&self, state: &State, p: usize, generation: u8) -> bool {
-        let marked = state.server.mark == generation || !self.keep(Rule::CallsNeedMark);
-        marked && self.reaches(state, p)
+    /// The place, if the server there takes the call.
+    pub(super) fn taken(&self, state: &State, p: usize, generation: u8) -> Option<Place> {
+        let place = self.place(state, p, generation)?;
+        let marked = state.at(place).mark == generation || !self.keep(Rule::CallsNeedMark);
+        marked.then_some(place)
     }
 
-    /// The proxies that may be given hits by the cache now.
-    pub(super) fn hitters<'s>(&'s self, state: &'s State) -> impl Iterator<Item = usize> + 's {
-        (0..PROXIES).filter(|&p| state.proxies[p].mode == Mode::Active && self.reaches(state, p))
+    /// The proxies that may be given hits now, and by which server.
+    pub(super) fn hitters<'s>(
+        &'s self,
+        state: &'s State,
+    ) -> impl Iterator<Item = (usize, Place)> + 's {
+        let active = move |p: &usize| state.proxies[*p].mode == Mode::Active;
+        let place = move |p| Some((p, self.place(state, p, state.proxies[p].generation)?));
+        (0..PROXIES).filter(active).filter_map(place)
     }
 
-    /// Whether p uses what the cache shows of `key`.
-    pub(super) fn believes(&self, state: &State, p: usize, key: usize) -> bool {
-        let native = state.server.keys[key].native.is_some();
+    /// Whether p uses what the server shows of `key`.
+    pub(super) fn believes(&self, state: &State, (p, place): (usize, Place), key: usize) -> bool {
+        let server = state.at(place);
+        let native = server.keys[key].native.is_some();
         let rule = if native {
             Rule::HitNeedsLease
         } else {
             Rule::AbsenceNeedsLease
         };
-        let marked = native || state.server.mark == state.proxies[p].generation;
+        let marked = native || server.mark == state.proxies[p].generation;
         marked && (state.proxies[p].lease || !self.keep(rule))
     }
 }
@@ -224,7 +236,6 @@ impl Fenced {
 fn leave(proxy: &mut Proxy, mode: Mode, generation: u8) {
     proxy.mode = mode;
     proxy.generation = generation;
-    proxy.run_id = 0;
     proxy.lease = false;
     proxy.owed = false;
 }

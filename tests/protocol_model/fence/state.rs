@@ -8,6 +8,9 @@ use crate::scenario::{KEYS, READERS, WRITERS};
 /// How many proxies there are.
 pub const PROXIES: usize = 2;
 
+/// How many generations there may be, with none as 0.
+pub const GENERATIONS: usize = 4;
+
 /// How the cache is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -37,8 +40,6 @@ pub struct Proxy {
     pub mode: Mode,
     /// The generation that it knows; while it is closing, the one to come.
     pub generation: u8,
-    /// `run_id` of the server that it takes for the cache (0: none).
-    pub run_id: u8,
     /// Whether its lease on the generation runs. Forgotten when it leaves `Active`.
     pub lease: bool,
     /// Whether its registration is alive.
@@ -60,6 +61,15 @@ pub struct Server {
     pub emptied_for: u8,
     /// Its keys.
     pub keys: [Entry; KEYS],
+}
+
+/// Which of the servers that may answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The one that answers at the cache's address.
+    Address,
+    /// The one before, on connections that were open.
+    Old,
 }
 
 /// How far a batch is.
@@ -155,8 +165,12 @@ pub struct State {
     pub stamped: u8,
     /// The proxies.
     pub proxies: [Proxy; PROXIES],
-    /// The cache.
+    /// The server at the cache's address.
     pub server: Server,
+    /// The one before, if it still answers those who are connected to it.
+    pub old: Option<Server>,
+    /// `run_id` of the server on record, by generation.
+    pub on_record: [u8; GENERATIONS],
     /// A copy of an earlier state of it.
     pub copy: Option<(u8, [Entry; KEYS])>,
     /// The batches.
@@ -181,7 +195,6 @@ impl State {
         let proxy = Proxy {
             mode: Mode::Active,
             generation: 1,
-            run_id: 1,
             lease: true,
             alive: true,
             owed: false,
@@ -203,6 +216,8 @@ impl State {
                 emptied_for: 0,
                 keys,
             },
+            old: None,
+            on_record: [0, 1, 0, 0],
             copy: None,
             batches: Default::default(),
             readers: Default::default(),
@@ -212,6 +227,32 @@ impl State {
             wrong: Wrong::default(),
             worked: Worked::default(),
         }
+    }
+
+    /// The server at `place`, which is there.
+    pub fn at(&self, place: Place) -> &Server {
+        match (place, &self.old) {
+            (Place::Old, Some(old)) => old,
+            _ => &self.server,
+        }
+    }
+
+    /// The same, to change it.
+    pub fn at_mut(&mut self, place: Place) -> &mut Server {
+        match (place, &mut self.old) {
+            (Place::Old, Some(old)) => old,
+            _ => &mut self.server,
+        }
+    }
+
+    /// Where the server answers that is on record for `generation`.
+    pub fn place_of(&self, generation: u8) -> Option<Place> {
+        let wanted = self.on_record[generation as usize];
+        if self.server.run_id == wanted {
+            return Some(Place::Address);
+        }
+        let old = self.old.is_some_and(|old| old.run_id == wanted);
+        old.then_some(Place::Old)
     }
 
     /// Whether a write transaction is open.
