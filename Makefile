@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 ARGS ?=
 FUZZ_SECONDS ?= 60
+TORTURE_SECONDS ?= 3600
 
 .PHONY: help
 help: ## Say what there is
@@ -35,6 +36,11 @@ bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 .PHONY: model-large
 model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
+
+.PHONY: torture
+torture: ## Three proxies under faults, histories checked; TORTURE_SECONDS=3600, FRESHET_SEED, TORTURE_FAULTS
+	@.ci/setup test
+	TORTURE_SECONDS=$(TORTURE_SECONDS) cargo test --locked --features fault-points --test integration -- torture::histories --nocapture
 
 .PHONY: fuzz
 fuzz: ## Feed requests, replies, payloads of RESTORE and rows of random bytes; FUZZ_SECONDS=60 each

@@ -10,7 +10,7 @@ pub use inspect::{Companion, Found, Held, Inspected, Name};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -21,7 +21,7 @@ use super::sentinel::LastKnown;
 use super::{
     Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies, Told,
 };
-use crate::clock::RemoteClock;
+use crate::clock::{Reading, RemoteClock};
 use crate::config;
 use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
 use crate::tls;
@@ -351,6 +351,7 @@ impl Cache {
     }
 
     async fn read_clock(&self, connection: &mut Connection) -> Result<(), CacheError> {
+        let asked = Instant::now();
         let reply = connection.call(Request::from_args(&["TIME"]).raw()).await?;
         let Reply::Array(parts) = reply else {
             return Ok(());
@@ -360,7 +361,8 @@ impl Cache {
             _ => None,
         };
         if let (Some(seconds), Some(micros)) = (number(0), number(1)) {
-            let step = self.clock.set(UnixMs(seconds * 1000 + micros / 1000));
+            let at = UnixMs(seconds * 1000 + micros / 1000);
+            let step = self.clock.set(Reading::new(at, asked));
             if step.unsigned_abs() > self.lives.skew.as_millis() as u64 {
                 tracing::debug!(step, "the cache's clock was set anew");
             }

@@ -1,6 +1,7 @@
 //! One batch from its units to a transaction that is ready to commit.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use ahash::AHashMap;
 
@@ -11,6 +12,7 @@ use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
 use crate::cache::{Applied, Cache, CacheError, Op, Told};
+use crate::clock::Reading;
 use crate::command::Class;
 use crate::engine::{Need, Workspace, replay};
 use crate::fault::{self, Point};
@@ -29,6 +31,7 @@ pub(super) struct Batch<'a> {
     number: u64,
     attempt: store::Attempt,
     id: String,
+    made: Instant,
 }
 
 /// A batch whose transaction is written and waits for COMMIT.
@@ -50,6 +53,8 @@ pub(super) struct Prepared {
     events: Vec<Event>,
     deeds: Vec<Deed>,
     now: UnixMs,
+    /// The store's clock in the transaction.
+    clock: Reading,
 }
 
 impl Prepared {
@@ -104,11 +109,16 @@ impl Prepared {
 
     /// What the cache is told.
     pub(super) fn applied(&self, cache: &Cache) -> Vec<Applied<'_>> {
-        let changed = self.changed.iter().map(|(key, effect, version)| Applied {
-            key,
-            op: op(cache, effect, self.now),
-            version: *version,
-        });
+        // Since then the transaction may have waited for long; what it wrote ends none the later.
+        let now = self.clock.latest_now();
+        let changed = self
+            .changed
+            .iter()
+            .map(move |(key, effect, version)| Applied {
+                key,
+                op: op(cache, effect, now),
+                version: *version,
+            });
         let seen = self.seen.iter().map(|(key, version)| Applied {
             key,
             op: Op::Observe,
@@ -252,6 +262,7 @@ impl<'a> Batch<'a> {
             number,
             attempt,
             id: format!("{proxy}.{number}"),
+            made: Instant::now(),
         }
     }
 
@@ -285,6 +296,7 @@ impl<'a> Batch<'a> {
             number: prepared.number,
             attempt: prepared.attempt,
             id: prepared.id.clone(),
+            made: Instant::now(),
         }
     }
 
@@ -311,12 +323,14 @@ impl<'a> Batch<'a> {
                 content_id: None,
             })
             .collect();
+        let asked = Instant::now();
         let written = session
             .write_blind(self.attempt, expected(self.phase), &changes, prepared.now)
             .await;
         let (now, versions) =
             written.map_err(|error| self.begun(self.cause(error), prepared.changed_keys()))?;
-        self.store.clock().set(now);
+        prepared.clock = Reading::new(now, asked);
+        self.store.clock().set(prepared.clock);
         prepared.set_versions(versions);
         Ok(())
     }
@@ -355,6 +369,7 @@ impl<'a> Batch<'a> {
             events: plan.events,
             deeds: plan.deeds,
             now: plan.now,
+            clock: Reading::new(plan.now, self.made),
         }
     }
 
@@ -468,7 +483,7 @@ impl<'a> Batch<'a> {
 
     /// The transaction may commit only in the state in which the batch was made.
     fn check(&self, guard: &Guard) -> Result<(), Cause> {
-        self.store.clock().set(guard.now);
+        self.store.clock().set(Reading::new(guard.now, self.made));
         if !guard.alive {
             return Err(self.cause(StoreError::DeclaredDead));
         }

@@ -1,11 +1,13 @@
 //! Reads from the store, gathered: what many clients miss at once is one statement.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use metrics::Gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Refusal;
+use crate::clock::Reading;
 use crate::engine::Loaded;
 use crate::model::{Generation, UnixMs};
 use crate::store::{FenceState, LoadRequest, Snapshot, Store, StoreError};
@@ -21,8 +23,10 @@ const GATHER: usize = 256;
 pub struct LoadedKeys {
     /// One for each key asked for, in that order.
     pub keys: Vec<Loaded>,
-    /// The store's clock.
+    /// The store's clock in that snapshot.
     pub now: UnixMs,
+    /// The same, and when it was asked.
+    pub clock: Reading,
     /// The fence in the same snapshot.
     pub fence: (Generation, FenceState),
 }
@@ -102,8 +106,9 @@ async fn answer(store: &Store, batch: &mut Vec<Request>) {
             .flat_map(|request| request.keys.iter().cloned())
             .collect()
     };
+    let asked = Instant::now();
     match store.snapshot(&keys(batch)).await {
-        Ok(snapshot) => distribute(batch.drain(..), snapshot),
+        Ok(snapshot) => distribute(batch.drain(..), snapshot, asked),
         Err(StoreError::TooLarge(_)) if batch.len() > 1 => {
             for request in batch.drain(..) {
                 Box::pin(answer(store, &mut vec![request])).await;
@@ -122,7 +127,7 @@ async fn answer(store: &Store, batch: &mut Vec<Request>) {
     }
 }
 
-fn distribute(batch: impl Iterator<Item = Request>, snapshot: Snapshot) {
+fn distribute(batch: impl Iterator<Item = Request>, snapshot: Snapshot, asked: Instant) {
     let mut loaded = snapshot.keys.into_iter();
     for request in batch {
         let keys = loaded.by_ref().take(request.keys.len()).collect();
@@ -131,6 +136,7 @@ fn distribute(batch: impl Iterator<Item = Request>, snapshot: Snapshot) {
         let _ = request.answer.send(Ok(LoadedKeys {
             keys,
             now: snapshot.now,
+            clock: Reading::new(snapshot.now, asked),
             fence,
         }));
     }

@@ -231,7 +231,7 @@ impl Reads {
             .zip(looks)
             .map(|((key, found), look)| Applied {
                 key,
-                op: self.op(found, *look == Look::Leased, loaded.now),
+                op: self.op(found, *look == Look::Leased, loaded.clock.latest_now()),
                 version: found.version,
             })
             .collect();
@@ -298,7 +298,7 @@ impl Reads {
             .zip(&loaded.keys)
             .map(|(key, found)| Applied {
                 key,
-                op: self.op(found, true, loaded.now),
+                op: self.op(found, true, loaded.clock.latest_now()),
                 version: found.version,
             })
             .collect();

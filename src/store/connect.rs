@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Timeouts};
@@ -17,7 +17,7 @@ use super::keyspace::{self, FlushScope, ScanPage};
 use super::lineage::{History, Lineage};
 use super::load::{self, LoadRequest, Snapshot};
 use super::{StoreError, ended, once, purge, scans};
-use crate::clock::RemoteClock;
+use crate::clock::{Reading, RemoteClock};
 use crate::config;
 use crate::model::{Db, Generation, Key, UnixMs};
 use crate::tls;
@@ -194,12 +194,13 @@ impl Store {
 
     /// Reads `requests`, at least one, from one snapshot.
     pub async fn snapshot(&self, requests: &[LoadRequest]) -> Result<Snapshot, StoreError> {
+        let asked = Instant::now();
         let snapshot = with_client!(self, |client| load::snapshot(
             &mut client,
             requests,
             self.load_limit
         ))?;
-        self.clock.set(snapshot.now);
+        self.clock.set(Reading::new(snapshot.now, asked));
         Ok(snapshot)
     }
 

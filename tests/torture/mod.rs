@@ -31,12 +31,14 @@ use schedule::{Scale, Schedule};
 
 /// Faults of a round in which one happens after the other.
 const SINGLE_MAX: usize = 12;
+/// Faults of the short run.
+const SHORT: usize = 24;
 /// Seconds of a storm.
 const STORM: Duration = Duration::from_secs(15);
 
 /// How the short run and the long one differ.
 struct Plan {
-    /// Beyond this, no further round begins; none: each fault once, and one storm.
+    /// Beyond this, no further round begins; none: some faults once, and one storm.
     time: Option<Duration>,
     settings: Vec<(&'static str, &'static str)>,
     scale: Scale,
@@ -72,6 +74,9 @@ impl Plan {
     fn schedules(&self, random: &mut Random) -> Vec<Schedule> {
         let mut faults = Fault::all(random);
         random.shuffle(&mut faults);
+        if self.time.is_none() {
+            faults.truncate(SHORT);
+        }
         let mut schedules: Vec<Schedule> = faults
             .chunks(SINGLE_MAX)
             .map(|some| Schedule::single(some.to_vec(), self.scale, random))

@@ -120,6 +120,8 @@ fn compare(zones: Vec<Zone>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::support::seed::Random;
+    use crate::torture::check::cell;
     use crate::torture::check::hand_made::{read, refused, unknown, write};
 
     fn verdict(operations: Vec<Operation>) -> Verdict {
@@ -192,5 +194,47 @@ mod tests {
         verdict(vec![read(1, 2, Some(7))]).unwrap_err();
         verdict(vec![refused(write(1, 2, 1)), read(3, 4, Some(1))]).unwrap_err();
         verdict(vec![write(1, 2, 1), write(3, 4, 2), read(5, 6, None)]).unwrap_err();
+    }
+
+    /// The other checker searches for an order; both must say the same of any history.
+    #[test]
+    fn verdicts_on_random_histories_are_those_of_the_search() {
+        let mut random = Random::new(7, 0);
+        let mut counts = [0, 0];
+        for _ in 0..30_000 {
+            let operations = random_history(&mut random);
+            let all: Vec<&Operation> = operations.iter().collect();
+            let (zones, search) = (check(&all), cell::check(&all, 0));
+            assert_eq!(
+                zones.is_ok(),
+                search.is_ok(),
+                "{operations:#?}\n{zones:?}\n{search:?}"
+            );
+            counts[usize::from(zones.is_ok())] += 1;
+        }
+        assert!(counts.iter().all(|count| *count > 3_000), "{counts:?}");
+    }
+
+    /// Up to nine operations in a short time.
+    fn random_history(random: &mut Random) -> Vec<Operation> {
+        let mut written = 0;
+        let mut operations = Vec::new();
+        for _ in 0..random.between(2, 9) {
+            let sent = random.between(1, 30);
+            let over = sent + random.between(1, 12);
+            let operation = if random.percent(45) {
+                written += 1;
+                write(sent, over, written)
+            } else {
+                let value = random.between(0, written + 1);
+                read(sent, over, (value > 0).then_some(value))
+            };
+            operations.push(match random.below(10) {
+                0 => unknown(operation),
+                1 => refused(operation),
+                _ => operation,
+            });
+        }
+        operations
     }
 }
