@@ -247,12 +247,12 @@ impl Asides {
 
 fn prefers_aside(unit: &Unit) -> bool {
     let mut scripts = unit.steps.iter().filter_map(|step| step.script.as_ref());
-    scripts.any(|script| script.script.prefers_aside())
+    scripts.any(|script| script.program.prefers_aside())
 }
 
 fn prefer(unit: &Unit, prefers: bool) {
     for script in unit.steps.iter().filter_map(|step| step.script.as_ref()) {
-        script.script.prefer_aside(prefers);
+        script.program.prefer_aside(prefers);
     }
 }
 

@@ -42,6 +42,7 @@ pub use crate::model::NotLoaded;
 pub use dispatch::{execute, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs};
+pub use rdb::{dump_libraries, restore_libraries};
 pub use refusal::Refusal;
 pub use timeout::{Timeout, waited_keys, waits};
 pub use woken::{awaited_ends, narrowed, refused_always, with_arguments};
