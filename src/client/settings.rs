@@ -161,7 +161,6 @@ const FIXED: &[(&str, &str)] = &[
     ("latency-tracking", "yes"),
     ("lazyfree-lazy-expire", "no"),
     ("lazyfree-lazy-eviction", "no"),
-    ("lua-time-limit", "5000"),
     ("enable-debug-command", "no"),
     ("enable-module-command", "no"),
     (
