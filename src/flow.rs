@@ -11,6 +11,7 @@
 mod block;
 mod certain;
 mod companion;
+mod functions;
 mod read;
 mod scripts;
 mod waits;

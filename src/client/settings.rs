@@ -107,6 +107,14 @@ fn values(hub: &Hub) -> Vec<(&'static str, String)> {
         ("tls-port", tls_port.to_string()),
         ("unixsocket", socket),
         ("databases", DATABASES.to_string()),
+        (
+            "lua-time-limit",
+            config.scripts.time_limit.as_millis().to_string(),
+        ),
+        (
+            "busy-reply-threshold",
+            config.scripts.time_limit.as_millis().to_string(),
+        ),
         ("maxclients", config.listen.max_clients.to_string()),
         ("timeout", config.listen.idle_timeout.as_secs().to_string()),
         ("proto-max-bulk-len", limits.bulk_bytes.to_string()),
@@ -153,7 +161,6 @@ const FIXED: &[(&str, &str)] = &[
     ("latency-tracking", "yes"),
     ("lazyfree-lazy-expire", "no"),
     ("lazyfree-lazy-eviction", "no"),
-    ("lua-time-limit", "5000"),
     ("enable-debug-command", "no"),
     ("enable-module-command", "no"),
     (

@@ -155,7 +155,7 @@ impl<'a> Runner<'a> {
             }
             Err(Ended::Short) if self.rounds < SCRIPT_ROUNDS => None,
             Err(_) => {
-                script.script.prefer_aside(true);
+                script.program.prefer_aside(true);
                 self.put_off(unit)
             }
         }

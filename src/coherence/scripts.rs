@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ahash::AHashMap;
 
-use super::Refusal;
+use super::{Libraries, Refusal};
 use crate::model::Reply;
 use crate::script::{Pool, Script, sha1_hex};
 use crate::store::{Epochs, Store, StoreError};
@@ -36,6 +36,9 @@ struct Known {
     scripts: AHashMap<Arc<str>, Entry>,
     bytes: usize,
     epochs: Epochs,
+    libraries: Arc<Libraries>,
+    /// As of which epoch; none: not read yet.
+    libraries_epoch: Option<i64>,
 }
 
 struct Entry {
@@ -78,6 +81,28 @@ impl Scripts {
     /// Where scripts run.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The libraries as they were known last.
+    pub(super) fn known_libraries(&self) -> Arc<Libraries> {
+        Arc::clone(&self.known().libraries)
+    }
+
+    pub(super) fn libraries_epoch(&self) -> Option<i64> {
+        self.known().libraries_epoch
+    }
+
+    /// The libraries of a later epoch than is known.
+    pub(super) fn learn(&self, epoch: i64, libraries: Arc<Libraries>) {
+        let mut known = self.known();
+        if known.libraries_epoch.is_none_or(|known| known < epoch) {
+            known.libraries = libraries;
+            known.libraries_epoch = Some(epoch);
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -123,12 +148,12 @@ impl Scripts {
 
     /// A script that could not be kept runs all the same.
     async fn put(&self, script: &Script, is_loaded: bool) {
-        if let Err(error) = self.store(script, is_loaded).await {
+        if let Err(error) = self.keep(script, is_loaded).await {
             tracing::debug!(%error, "a script is not kept in the store");
         }
     }
 
-    async fn store(&self, script: &Script, is_loaded: bool) -> Result<(), StoreError> {
+    async fn keep(&self, script: &Script, is_loaded: bool) -> Result<(), StoreError> {
         let sha = digest(script.sha.as_bytes()).unwrap_or_default();
         self.store.put_script(&sha, &script.body, is_loaded).await
     }
@@ -139,7 +164,7 @@ impl Scripts {
     /// What is wrong with it, or that the store is away.
     pub async fn load(&self, body: &[u8]) -> Result<Arc<str>, Reply> {
         let script = self.compiled(body)?;
-        let stored = self.store(&script, true).await;
+        let stored = self.keep(&script, true).await;
         stored.map_err(|error| away(&error).reply())?;
         let sha = Arc::clone(&script.sha);
         self.known().keep(script);
@@ -209,6 +234,7 @@ impl Scripts {
                     if before.scripts != epochs.scripts && round > 0 {
                         self.forget();
                     }
+                    self.follow_libraries(epochs.libraries).await;
                 }
                 Err(error) => tracing::debug!(%error, "scripts are not compared with the store"),
             }

@@ -105,6 +105,13 @@ pub struct Seen {
     pub has_ended: bool,
 }
 
+impl Done {
+    /// Whether nothing has to be committed or told.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.effects.is_empty() && self.events.is_empty() && self.deeds.is_empty()
+    }
+}
+
 impl Unit {
     /// A command by itself.
     pub fn single(db: Db, call: Call) -> Self {

@@ -44,7 +44,7 @@ pub use digest::{Digest, digest};
 pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs, Position};
-pub use rdb::{payload_of as dumped, value_of as restored};
+pub use rdb::{dump_libraries, payload_of as dumped, restore_libraries, value_of as restored};
 pub use refusal::Refusal;
 pub use scan::{CURSORS, Scan};
 pub use timeout::{Timeout, waited_keys, waits};

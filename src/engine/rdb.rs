@@ -4,6 +4,7 @@
 //! Numbers are little-endian, lengths big-endian.
 
 mod content;
+mod libraries;
 mod packed;
 mod text;
 
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use super::Refusal;
 use super::dispatch::Run;
 use crate::model::{Reply, UnixMs, Value};
+pub use libraries::{dump_libraries, restore_libraries};
 pub(super) use packed::{Listpack, element_len, listpack};
 pub(super) use text::{Reader, write_length, write_string};
 
@@ -106,10 +108,15 @@ pub(super) fn restore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 pub fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {
     let mut payload = Vec::new();
     content::write(&mut payload, value)?;
-    payload.extend_from_slice(&VERSION.to_le_bytes());
-    let checksum = crc64(&payload);
-    payload.extend_from_slice(&checksum.to_le_bytes());
+    seal(&mut payload);
     Ok(payload)
+}
+
+/// Appends version and checksum.
+fn seal(payload: &mut Vec<u8>) {
+    payload.extend_from_slice(&VERSION.to_le_bytes());
+    let checksum = crc64(payload);
+    payload.extend_from_slice(&checksum.to_le_bytes());
 }
 
 /// The value that a payload holds.

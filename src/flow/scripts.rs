@@ -11,7 +11,7 @@ use crate::command::args::{integer, is_word};
 use crate::command::{Call, Class};
 use crate::model::{Db, Reply};
 use crate::resp;
-use crate::script::{Access, Invocation, Script};
+use crate::script::{Access, Invocation, Program};
 
 impl Flow {
     /// Runs scripts of one connection in order.
@@ -54,16 +54,24 @@ impl Flow {
         if call.command.class != Class::Script {
             return Ok(step);
         }
-        check_keys(call)?;
+        let is_function = call.command.family().starts_with("FCALL");
+        if !is_function {
+            check_keys(call)?;
+        }
         let scripts = &self.parts.scripts;
         let is_read_only = call.command.name.ends_with("_RO");
-        let script = match call.command.name {
-            "EVAL" | "EVAL_RO" => scripts.evaluated(call.request.arg(1)).await?,
-            _ => scripts.named(call.request.arg(1)).await?,
+        let name = call.request.arg(1);
+        let program = match call.command.name {
+            "FCALL" | "FCALL_RO" => scripts.function(name).await?,
+            "EVAL" | "EVAL_RO" => Program::Script(scripts.evaluated(name).await?),
+            _ => Program::Script(scripts.named(name).await?),
         };
-        let access = access(&script, is_read_only)?;
+        if is_function {
+            check_keys(call)?;
+        }
+        let access = access(&program, is_read_only)?;
         step.script = Some(Arc::new(Invocation {
-            script,
+            program,
             access,
             user: user.cloned(),
             pool: Arc::clone(scripts.pool()),
@@ -97,10 +105,7 @@ impl Flow {
                     )),
                 }
             }
-            "SCRIPT|KILL" => Ok(match scripts.pool().kill() {
-                0 => Reply::error("NOTBUSY No scripts in execution right now."),
-                _ => Reply::OK,
-            }),
+            "SCRIPT|KILL" => Ok(self.kill_scripts()),
             "SCRIPT|DEBUG" if is_word(request.arg(2), "NO") => Ok(Reply::OK),
             "SCRIPT|DEBUG" if ["YES", "SYNC"].iter().any(|w| is_word(request.arg(2), w)) => {
                 Err(Reply::error("ERR Freshet has no debugger of scripts"))
@@ -115,7 +120,10 @@ impl Flow {
 fn check_keys(call: &Call) -> Result<(), Reply> {
     let request = &call.request;
     let Some(keys) = integer(request.arg(2)) else {
-        return Err(Reply::error("ERR value is not an integer or out of range"));
+        return Err(Reply::error(match call.command.name {
+            "FCALL" | "FCALL_RO" => "ERR Bad number of keys provided",
+            _ => "ERR value is not an integer or out of range",
+        }));
     };
     if keys < 0 {
         return Err(Reply::error("ERR Number of keys can't be negative"));
@@ -128,8 +136,12 @@ fn check_keys(call: &Call) -> Result<(), Reply> {
     Ok(())
 }
 
-fn access(script: &Script, is_read_only: bool) -> Result<Access, Reply> {
-    match (script.flags, is_read_only) {
+fn access(program: &Program, is_read_only: bool) -> Result<Access, Reply> {
+    let flags = match program {
+        Program::Script(script) => script.flags,
+        Program::Function(library, index) => Some(library.functions[*index].flags),
+    };
+    match (flags, is_read_only) {
         (Some(flags), _) if flags.no_writes => Ok(Access::ReadOnly),
         (Some(_), true) => Err(Reply::error(
             "ERR Can not execute a script with write flag using *_ro command.",

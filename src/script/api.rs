@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mlua::{Function, Lua, MultiValue, Table, Value};
 
+use super::body::FLAGS;
 use super::convert;
 use super::interpreter::Desk;
 use super::number::{Draw, format_g, to_integer};
@@ -40,6 +41,11 @@ fn wrong(text: &str) -> Given {
 /// Puts everything into `host`.
 pub(super) fn provide(lua: &Lua, host: &Table, desk: &Desk) -> mlua::Result<()> {
     host.raw_set("redis", functions(lua, desk)?)?;
+    let flags = lua.create_table()?;
+    for flag in FLAGS {
+        flags.raw_set(flag, true)?;
+    }
+    host.raw_set("flags", flags)?;
     host.raw_set("constants", constants(lua)?)?;
     host.raw_set("math", math(lua, desk)?)?;
     for (name, raises) in [("call", true), ("pcall", false)] {
@@ -252,7 +258,8 @@ fn log(lua: &Lua, desk: &Desk, args: &MultiValue) -> Given {
         return wrong("ERR Invalid debug level.");
     };
     let words: Vec<Vec<u8>> = args.iter().skip(1).filter_map(text_of).collect();
-    desk.with(|session| session.log(level, &words.join(&b' ')))?;
+    // A library that is loaded has no run to keep it.
+    let _ = desk.with(|session| session.log(level, &words.join(&b' ')));
     good(Value::Nil)
 }
 

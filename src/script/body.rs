@@ -17,19 +17,19 @@ pub struct Flags {
 
 /// The flags of Redis 7.0. Of the others Freshet needs no word: memory is never full, no
 /// state is stale, and there are no slots.
-const FLAGS: [&[u8]; 5] = [
-    b"no-writes",
-    b"allow-oom",
-    b"allow-stale",
-    b"no-cluster",
-    b"allow-cross-slot-keys",
+pub(super) const FLAGS: [&str; 5] = [
+    "no-writes",
+    "allow-oom",
+    "allow-stale",
+    "no-cluster",
+    "allow-cross-slot-keys",
 ];
 
 /// The flags in a list of words.
 pub fn parse_flags<'a>(words: impl Iterator<Item = &'a [u8]>) -> Result<Flags, &'a [u8]> {
     let mut flags = Flags::default();
     for word in words {
-        if !FLAGS.contains(&word) {
+        if !FLAGS.iter().any(|flag| flag.as_bytes() == word) {
             return Err(word);
         }
         flags.no_writes |= word == b"no-writes";
@@ -54,8 +54,10 @@ pub struct Script {
 
 /// The SHA-1 of `bytes` in lower-case hexadecimal digits.
 pub fn sha1_hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from(b"0123456789abcdef"[usize::from(half)]);
     let digest = Sha1::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(digit).collect()
 }
 
 impl Script {

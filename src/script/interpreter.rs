@@ -9,11 +9,12 @@ use mlua::{
     ChunkMode, Function, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState,
 };
 
+use super::body::FLAGS;
 use super::control::{Control, Ended};
 use super::convert::to_reply;
 use super::raise::first_line;
 use super::session::Session;
-use super::{Script, api, bits, cjson, cmsgpack, packed};
+use super::{Library, Program, Script, api, bits, cjson, cmsgpack, library, packed};
 use crate::model::{Protocol, Reply};
 
 /// After so many instructions it is looked whether the run is to end.
@@ -22,8 +23,15 @@ const LOOK_EVERY: u32 = 5_000;
 /// Compiled scripts of one state; when there are more, all are forgotten.
 const COMPILED_MAX: usize = 512;
 
+/// Libraries that one state has loaded; when there are more, all are forgotten.
+const LIBRARIES_MAX: usize = 64;
+
+/// How long a library may take to register its functions.
+const LOAD_MAX: Duration = Duration::from_millis(500);
+
 /// What a chunk is called in errors, and the part of them that is ours.
 pub(super) const CHUNK: &str = "@user_script";
+const LIBRARY_CHUNK: &str = "@user_function";
 const PRELUDE: &str = "=freshet";
 
 /// Where the functions of Rust find the run that Lua is in.
@@ -58,6 +66,11 @@ pub(super) struct Interpreter {
     environment: Table,
     globals: Table,
     compiled: AHashMap<Arc<str>, Function>,
+    /// Runs a library for what it registers, in this environment.
+    load: Function,
+    library_environment: Table,
+    /// What libraries have registered, by their SHA-1.
+    libraries: AHashMap<Arc<str>, Vec<Function>>,
 }
 
 /// How a run of Lua ended.
@@ -82,8 +95,8 @@ impl Interpreter {
         host.raw_set("cmsgpack", cmsgpack::functions(&lua)?)?;
         host.raw_set("cjson", cjson::functions(&lua)?)?;
         let prelude = lua.load(include_str!("prelude.lua")).set_name(PRELUDE);
-        let made: (Function, Table, Table) = prelude.call(&host)?;
-        let (run, environment, globals) = made;
+        let made: (Function, Table, Table, Function, Table) = prelude.call(&host)?;
+        let (run, environment, globals, load, library_environment) = made;
         host.raw_set("load", loader(&lua, &environment)?)?;
         lua.set_memory_limit(memory_max + lua.used_memory())?;
         let control = Arc::clone(&desk.control);
@@ -99,6 +112,9 @@ impl Interpreter {
             environment,
             globals,
             compiled: AHashMap::new(),
+            load,
+            library_environment,
+            libraries: AHashMap::new(),
         })
     }
 
@@ -139,21 +155,80 @@ impl Interpreter {
         Ok(function)
     }
 
-    /// Runs `script` on `session` for at most `limit`.
+    /// What a library of this code registers.
+    ///
+    /// # Errors
+    /// What Redis says of one that is no library.
+    pub(super) fn register(
+        &mut self,
+        code: &[u8],
+    ) -> Result<Vec<(library::Function, Function)>, Reply> {
+        let chunk = self.lua.load(code).set_name(LIBRARY_CHUNK);
+        let chunk = chunk
+            .set_mode(ChunkMode::Text)
+            .set_environment(self.library_environment.clone());
+        let function = chunk.into_function().map_err(|error| {
+            let text = first_line(&error);
+            Reply::error(format!("ERR Error compiling function: {text}"))
+        })?;
+        self.desk.control.begin(LOAD_MAX);
+        let loaded: mlua::Result<(Option<Table>, Value)> = self.load.call(function);
+        if self.desk.control.ended().is_some() {
+            return Err(Reply::error("ERR FUNCTION LOAD timeout"));
+        }
+        let failed = |text: &str| Reply::error(format!("ERR Error registering functions: {text}"));
+        match loaded {
+            Ok((Some(made), _)) => {
+                let functions = registered(&made).map_err(|error| failed(&first_line(&error)))?;
+                match functions.is_empty() {
+                    true => Err(Reply::error("ERR No functions registered")),
+                    false => Ok(functions),
+                }
+            }
+            Ok((None, Value::String(text))) => Err(failed(&text.to_string_lossy())),
+            Ok(_) => Err(failed("ERR unknown error")),
+            Err(error) => Err(failed(&first_line(&error))),
+        }
+    }
+
+    /// The Lua function of a function of a library, which is loaded if it was not yet.
+    fn function(&mut self, library: &Library, index: usize) -> Result<Function, Reply> {
+        if !self.libraries.contains_key(&library.sha) {
+            let (_, start) = library::metadata(&library.code)?;
+            let made = self.register(&library.code[start..])?;
+            if self.libraries.len() >= LIBRARIES_MAX {
+                self.libraries.clear();
+            }
+            let functions = made.into_iter().map(|(_, function)| function);
+            self.libraries
+                .insert(Arc::clone(&library.sha), functions.collect());
+        }
+        let functions = self.libraries.get(&library.sha);
+        let function = functions.and_then(|functions| functions.get(index));
+        function
+            .cloned()
+            .ok_or_else(|| Reply::error("ERR Function not found"))
+    }
+
+    /// Runs `program` on `session` for at most `limit`.
     pub(super) fn run(
         &mut self,
-        script: &Script,
+        program: &Program,
         (keys, args): (&[Bytes], &[Bytes]),
         session: Box<Session>,
         limit: Duration,
     ) -> (Run, Option<Box<Session>>) {
-        let function = match self.compile(script) {
+        let function = match program {
+            Program::Script(script) => self.compile(script),
+            Program::Function(library, index) => self.function(library, *index),
+        };
+        let function = match function {
             Ok(function) => function,
             Err(reply) => return (Run::Reply(reply), Some(session)),
         };
         self.desk.control.begin(limit);
         self.desk.put(Some(session));
-        let value = self.enter(&function, keys, args);
+        let value = self.enter(program, &function, keys, args);
         let session = self.desk.put(None);
         if let Some(ended) = self.desk.control.ended() {
             return (Run::Ended(ended), session);
@@ -161,10 +236,10 @@ impl Interpreter {
         let protocol = session.as_ref().map_or(Protocol::Resp2, |s| s.protocol);
         let reply = value.and_then(|(is_ok, value)| match is_ok {
             true => to_reply(&value, protocol, 0),
-            false => Ok(failure(&value, &script.sha)),
+            false => Ok(failure(&value, program.label())),
         });
         let reply = reply.unwrap_or_else(|error| {
-            let text = format!("ERR {} script: {}", first_line(&error), script.sha);
+            let text = format!("ERR {} script: {}", first_line(&error), program.label());
             Reply::error(text)
         });
         (Run::Reply(reply), session)
@@ -172,13 +247,20 @@ impl Interpreter {
 
     fn enter(
         &self,
+        program: &Program,
         function: &Function,
         keys: &[Bytes],
         args: &[Bytes],
     ) -> mlua::Result<(bool, Value)> {
-        self.globals.raw_set("KEYS", self.strings(keys)?)?;
-        self.globals.raw_set("ARGV", self.strings(args)?)?;
-        self.run.call(function)
+        let (keys, args) = (self.strings(keys)?, self.strings(args)?);
+        match program {
+            Program::Function(..) => self.run.call((function, keys, args)),
+            Program::Script(_) => {
+                self.globals.raw_set("KEYS", keys)?;
+                self.globals.raw_set("ARGV", args)?;
+                self.run.call(function)
+            }
+        }
     }
 
     fn strings(&self, all: &[Bytes]) -> mlua::Result<Table> {
@@ -188,6 +270,27 @@ impl Interpreter {
         }
         Ok(table)
     }
+}
+
+/// What a library has registered, with the Lua functions.
+fn registered(made: &Table) -> mlua::Result<Vec<(library::Function, Function)>> {
+    let mut functions = Vec::new();
+    for entry in made.sequence_values::<Table>() {
+        let entry = entry?;
+        let name: mlua::String = entry.raw_get("name")?;
+        let description: Option<mlua::String> = entry.raw_get("description")?;
+        let description = description.map(|text| Bytes::copy_from_slice(&text.as_bytes()));
+        let flags: Table = entry.raw_get("flags")?;
+        let mut names = Vec::new();
+        for flag in FLAGS {
+            if flags.contains_key(flag)? {
+                names.push(flag);
+            }
+        }
+        let function = library::Function::new(&name.to_string_lossy(), description, names);
+        functions.push((function, entry.raw_get("callback")?));
+    }
+    Ok(functions)
 }
 
 /// What a script is told that ended in an error.

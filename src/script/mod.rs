@@ -11,13 +11,17 @@ mod cmsgpack;
 mod control;
 mod convert;
 mod interpreter;
+mod library;
 mod number;
 mod packed;
 mod pool;
+mod program;
 mod raise;
 mod session;
 
 pub use body::{Flags, Script, sha1_hex};
 pub use control::Ended;
+pub use library::{Function, Library};
 pub use pool::{Invocation, Pool, Ran, Room, Source};
+pub use program::Program;
 pub use session::{Access, Deed};

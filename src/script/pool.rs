@@ -6,11 +6,12 @@ use std::time::Duration;
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 
-use super::Script;
 use super::control::{Control, Ended};
 use super::interpreter::{Interpreter, Run};
+use super::library::metadata;
 use super::number::Draw;
 use super::session::{Access, Deed, Session};
+use super::{Library, Program, Script};
 use crate::acl::User;
 use crate::command::Call;
 use crate::engine::{Needs, Workspace};
@@ -57,8 +58,8 @@ pub struct Room {
 /// A script that is to run, and for whom.
 #[derive(Clone, Debug)]
 pub struct Invocation {
-    /// The script.
-    pub script: Arc<Script>,
+    /// What is run.
+    pub program: Program,
     /// Whether it may write.
     pub access: Access,
     /// Who runs it; nobody is refused nothing.
@@ -97,6 +98,19 @@ impl Pool {
         let checked = interpreter.compile(script).map(drop);
         self.give(interpreter);
         checked
+    }
+
+    /// The library that `code` is: it is run once, for what it registers.
+    ///
+    /// # Errors
+    /// What Redis says of one that is no library.
+    pub fn library(&self, code: &[u8]) -> Result<Library, Reply> {
+        let (name, start) = metadata(code)?;
+        let mut interpreter = self.take().map_err(unusable)?;
+        let registered = interpreter.register(&code[start..]);
+        self.give(interpreter);
+        let functions = registered?.into_iter().map(|(function, _)| function);
+        Ok(Library::new(name, code, functions.collect()))
     }
 
     /// Ends all runs there are. How many.
@@ -163,7 +177,7 @@ impl Invocation {
         let number = self.enter(&interpreter);
         let (keys, args) = arguments(call);
         session.workspace.set_scripted(true);
-        let (run, session) = interpreter.run(&self.script, (&keys, &args), session, room.limit);
+        let (run, session) = interpreter.run(&self.program, (&keys, &args), session, room.limit);
         lock(&self.pool.running).remove(&number);
         self.pool.give(interpreter);
         let Some(session) = session else {

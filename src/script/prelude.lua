@@ -154,4 +154,106 @@ local function run(f, keys, args)
   return ok, value
 end
 
-return run, environment, globals
+-- Libraries see the same but for the globals of a script, and while they are loaded, only
+-- what it takes to register functions.
+local function copy_without(from, ...)
+  local copy, left_out = {}, {}
+  for i = 1, select("#", ...) do left_out[select(i, ...)] = true end
+  for name, value in pairs(from) do
+    if not left_out[name] then copy[name] = value end
+  end
+  return copy
+end
+local function_globals = copy_without(globals, "_G", "__redis__err__handler")
+function_globals.redis = protect(copy_without(redis, "breakpoint", "debug", "replicate_commands"))
+local of_libraries = { __index = function_globals, __newindex = refuse }
+local library_environment = setmetatable({}, of_libraries)
+real_of[library_environment] = function_globals
+stand_ins[#stand_ins + 1] = library_environment
+function_globals._G = library_environment
+setmetatable(function_globals, { __index = undefined })
+
+local registered
+local function refuse_function(text) error({ err = "ERR " .. text }, 0) end
+local function text_of(value)
+  if type(value) == "string" then return value end
+  return type(value) == "number" and tostring(value) or nil
+end
+local function take_flags(made, value)
+  if type(value) ~= "table" then
+    refuse_function("flags argument to redis.register_function must be a table representing function flags")
+  end
+  for i = 1, #value do
+    if not host.flags[value[i]] then refuse_function("unknown flag given") end
+    made.flags[value[i]] = true
+  end
+end
+local function take_named(made, name, value)
+  if name == "function_name" then
+    made.name = text_of(value)
+    if not made.name then refuse_function("function_name argument given to redis.register_function must be a string") end
+  elseif name == "description" then
+    made.description = text_of(value)
+    if not made.description then refuse_function("description argument given to redis.register_function must be a string") end
+  elseif name == "callback" then
+    if type(value) ~= "function" then refuse_function("callback argument given to redis.register_function must be a function") end
+    made.callback = value
+  elseif name == "flags" then
+    take_flags(made, value)
+  else
+    refuse_function("unknown argument given to redis.register_function")
+  end
+end
+local function read_named(made, given)
+  if type(given) ~= "table" then
+    refuse_function("calling redis.register_function with a single argument is only applicable to Lua table (representing named arguments).")
+  end
+  for key, value in pairs(given) do
+    local name = text_of(key)
+    if not name then refuse_function("named argument key given to redis.register_function is not a string") end
+    take_named(made, name:lower(), value)
+  end
+  if not made.name then refuse_function("redis.register_function must get a function name argument") end
+  if not made.callback then refuse_function("redis.register_function must get a callback argument") end
+end
+local function register_function(...)
+  local count = select("#", ...)
+  if count < 1 or count > 2 then refuse_function("wrong number of arguments to redis.register_function") end
+  local made = { flags = {} }
+  if count == 1 then
+    read_named(made, (...))
+  else
+    local name, callback = ...
+    made.name, made.callback = text_of(name), callback
+    if not made.name then refuse_function("first argument to redis.register_function must be a string") end
+    if type(callback) ~= "function" then refuse_function("second argument to redis.register_function must be a function") end
+  end
+  if not made.name:find("^[%w_]+$") then
+    refuse_function("Library names can only contain letters, numbers, or underscores(_) and must be at least one character long")
+  end
+  for i = 1, #registered do
+    if registered[i].name == made.name then refuse_function("Function already exists in the library") end
+  end
+  registered[#registered + 1] = made
+end
+local load_redis = { register_function = register_function, log = redis.log }
+for name, value in pairs(redis) do
+  if name:find("^LOG_") or name:find("^REDIS_") then load_redis[name] = value end
+end
+setmetatable(load_redis, { __index = undefined })
+local load_globals = setmetatable({ redis = protect(load_redis) }, { __index = undefined })
+
+-- What the library registers: a list, or an error.
+local function load_library(f)
+  registered = {}
+  of_libraries.__index = load_globals
+  local ok, value = xpcall(f, handler)
+  of_libraries.__index = function_globals
+  clean()
+  local made = registered
+  registered = nil
+  if ok then return made, nil end
+  return nil, type(value) == "table" and value.err or value
+end
+
+return run, environment, globals, load_library, library_environment

@@ -26,6 +26,23 @@ const FLUSH: &str = "
     WITH gone AS (DELETE FROM freshet.script)
     UPDATE freshet.script_epoch SET scripts = scripts + 1";
 
+const LIBRARIES: &str = "SELECT code FROM freshet.library ORDER BY name";
+
+/// Replaces all libraries by these, if nobody has changed any since; whether it did.
+const REPLACE_LIBRARIES: &str = "
+    WITH mine AS (
+        UPDATE freshet.script_epoch SET libraries = libraries + 1
+         WHERE libraries = $1 RETURNING 1
+    ), gone AS (
+        DELETE FROM freshet.library
+         WHERE EXISTS (SELECT FROM mine) AND NOT name = ANY($2::text[])
+    ), kept AS (
+        INSERT INTO freshet.library
+        SELECT u.name, u.code FROM mine, unnest($2::text[], $3::bytea[]) AS u (name, code)
+            ON CONFLICT (name) DO UPDATE SET code = excluded.code
+    )
+    SELECT count(*) FROM mine";
+
 const EPOCHS: &str = "SELECT scripts, libraries FROM freshet.script_epoch";
 
 /// How often scripts were flushed, and libraries changed: who has kept any compares it.
@@ -92,5 +109,30 @@ impl Store {
             scripts: row.try_get(0)?,
             libraries: row.try_get(1)?,
         })
+    }
+
+    /// The code of all libraries, in the order of their names, and the epochs before they were read.
+    pub async fn libraries(&self) -> Result<(Epochs, Vec<Vec<u8>>), StoreError> {
+        let epochs = self.script_epochs().await?;
+        let client = self.connection().await?;
+        let statement = client.prepare_cached(LIBRARIES).await?;
+        let rows = client.query(&statement, &[]).await?;
+        let codes = rows.iter().map(|row| Ok(row.try_get(0)?));
+        Ok((epochs, codes.collect::<Result<_, StoreError>>()?))
+    }
+
+    /// Replaces all libraries by `(name, code)`, if none was changed since `epoch`; whether it did.
+    pub async fn replace_libraries(
+        &self,
+        epoch: i64,
+        libraries: &[(&str, &[u8])],
+    ) -> Result<bool, StoreError> {
+        let (names, codes): (Vec<&str>, Vec<&[u8]>) = libraries.iter().copied().unzip();
+        let client = self.connection().await?;
+        let statement = client.prepare_cached(REPLACE_LIBRARIES).await?;
+        let row = client
+            .query_one(&statement, &[&epoch, &names, &codes])
+            .await?;
+        Ok(row.try_get::<_, i64>(0)? > 0)
     }
 }

@@ -2,6 +2,7 @@
 
 mod containment;
 mod differential;
+mod functions;
 mod lasting;
 mod money;
 mod random;
