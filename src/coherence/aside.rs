@@ -121,9 +121,10 @@ impl Asides {
         for _ in 0..ATTEMPTS_MAX {
             let explored = self.explore(unit, needed).await?;
             // One state of the store, of which the cache was told: as any read.
-            if explored.is_tame && explored.done.is_nothing() && unit.watched.is_empty() {
+            let is_free = unit.watched.is_empty() && unit.once.is_none();
+            if explored.is_tame && explored.done.is_nothing() && is_free {
                 prefer(unit, explored.took >= QUICK || explored.is_elsewhere);
-                return Ok(Some(explored.done.replies));
+                return Ok(Answer::Done(explored.done.replies));
             }
             let is_quick = explored.took < QUICK && !explored.is_elsewhere;
             if is_quick {
