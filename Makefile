@@ -7,6 +7,7 @@ SHELL := /bin/bash
 
 ARGS ?=
 FUZZ_SECONDS ?= 60
+SIEGE_SECONDS ?= 60
 
 .PHONY: help
 help: ## Say what there is
@@ -39,6 +40,12 @@ model-large: ## The protocol's model with larger bounds (long)
 .PHONY: fuzz
 fuzz: ## Feed requests, replies, payloads of RESTORE and rows of random bytes; FUZZ_SECONDS=60 each
 	for target in request reply rows restore; do fuzz/run $$target $(FUZZ_SECONDS); done
+
+.PHONY: siege
+siege: ## Thousands of hostile clients, and what others notice; SIEGE_SECONDS=60 each
+	@.ci/setup test
+	FRESHET_SIEGE=$(SIEGE_SECONDS) cargo test --locked --features fault-points --test integration \
+	    front::siege -- --nocapture --test-threads=1
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them
