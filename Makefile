@@ -8,6 +8,7 @@ SHELL := /bin/bash
 ARGS ?=
 FUZZ_SECONDS ?= 60
 TORTURE_SECONDS ?= 3600
+SIEGE_SECONDS ?= 60
 
 .PHONY: help
 help: ## Say what there is
@@ -45,6 +46,12 @@ torture: ## Three proxies under faults, histories checked; TORTURE_SECONDS=3600,
 .PHONY: fuzz
 fuzz: ## Feed requests, replies, payloads of RESTORE and rows of random bytes; FUZZ_SECONDS=60 each
 	for target in request reply rows restore; do fuzz/run $$target $(FUZZ_SECONDS); done
+
+.PHONY: siege
+siege: ## Thousands of hostile clients, and what others notice; SIEGE_SECONDS=60 each
+	@.ci/setup test
+	FRESHET_SIEGE=$(SIEGE_SECONDS) cargo test --locked --features fault-points --test integration \
+	    front::siege -- --nocapture --test-threads=1
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them

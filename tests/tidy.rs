@@ -211,3 +211,128 @@ fn the_readme_lists_every_metric() {
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// The strings in the list that follows `head` in `.cargo/deny.toml`.
+fn listed_in_deny(head: &str) -> Vec<String> {
+    let text = fs::read_to_string(root().join(".cargo/deny.toml")).unwrap();
+    let (_, list) = text.split_once(head).unwrap();
+    let lines = list.lines().take_while(|line| *line != "]");
+    let lines = lines.filter(|line| !line.trim_start().starts_with('#'));
+    let strings = lines.filter_map(|line| line.split('"').nth(1));
+    strings.map(str::to_owned).collect()
+}
+
+/// Whether an SPDX expression can be met by the `allowed` licences alone.
+fn is_allowed(expression: &str, allowed: &[String]) -> bool {
+    let mut depth = 0;
+    let mut start = 0;
+    let mut parts = Vec::new();
+    // Old manifests write "/" for OR, which binds less than AND.
+    let expression = expression.replace('/', " OR ");
+    for (at, letter) in expression.char_indices() {
+        match letter {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ if depth == 0 && expression[at..].starts_with(" OR ") => {
+                parts.push(&expression[start..at]);
+                start = at + " OR ".len();
+            }
+            _ => {}
+        }
+    }
+    if !parts.is_empty() {
+        parts.push(&expression[start..]);
+        return parts.iter().any(|part| is_allowed(part, allowed));
+    }
+    let expression = expression.trim();
+    if !expression.contains('(') {
+        let mut all = expression.split(" AND ");
+        return all.all(|one| allowed.iter().any(|it| it == one.trim()));
+    }
+    // Parentheses beside AND, as in "(A OR B) AND C".
+    let Some((inner, rest)) = expression.strip_prefix('(').and_then(|e| e.split_once(')')) else {
+        return false;
+    };
+    let rest = rest.trim_start().trim_start_matches("AND ");
+    is_allowed(inner, allowed) && (rest.is_empty() || is_allowed(rest, allowed))
+}
+
+#[test]
+fn licences_are_read_as_written() {
+    let allowed = ["MIT".to_owned(), "ISC".to_owned()];
+    for good in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "GPL/MIT",
+        "MIT AND ISC",
+        "(GPL OR MIT) AND ISC",
+    ] {
+        assert!(is_allowed(good, &allowed), "{good}");
+    }
+    for bad in [
+        "GPL",
+        "MIT AND GPL",
+        "(GPL OR MIT) AND GPL",
+        "",
+        "MIT WITH x",
+    ] {
+        assert!(!is_allowed(bad, &allowed), "{bad}");
+    }
+}
+
+/// What `cargo deny check licenses` says too, where that is not installed.
+#[test]
+fn dependencies_have_allowed_licences() {
+    let allowed = listed_in_deny("allow = [");
+    assert!(
+        allowed.iter().any(|licence| licence == "MIT"),
+        "{allowed:?}"
+    );
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "--offline", "--prefix", "none"])
+        .args([
+            "--edges",
+            "normal,build",
+            "--no-dedupe",
+            "--format",
+            "{p}|{l}",
+        ])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<(&str, &str)> = text.lines().filter_map(|l| l.split_once('|')).collect();
+    assert!(
+        crates.len() > 100,
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let wrong: Vec<_> = crates
+        .iter()
+        .filter(|(_, licence)| !is_allowed(licence, &allowed))
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// What `cargo deny check bans sources` says too: all from crates.io, none that is banned.
+#[test]
+fn dependencies_come_from_where_they_may() {
+    let banned = listed_in_deny("deny = [");
+    assert!(!banned.is_empty());
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
+    let of = |key: &str| -> Vec<String> {
+        let values = lock.lines().filter_map(|line| line.strip_prefix(key));
+        values
+            .map(|value| value.trim_matches('"').to_owned())
+            .collect()
+    };
+    let (names, sources) = (of("name = "), of("source = "));
+    assert!(
+        sources.len() + 1 == names.len(),
+        "a dependency without a source"
+    );
+    let crates_io = "registry+https://github.com/rust-lang/crates.io-index";
+    assert!(sources.iter().all(|source| source == crates_io));
+    let found: Vec<_> = names.iter().filter(|name| banned.contains(name)).collect();
+    assert!(found.is_empty(), "{found:?}");
+}

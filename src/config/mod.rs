@@ -279,6 +279,8 @@ section! {
     Limits = "limits" {
         /// Replies of one client that wait to be read; beyond, it is cut off.
         output_buffer: ByteSize = ByteSize::mb(64), in ByteSize::kb(64)..=ByteSize::gb(16) => live;
+        /// Replies of all clients that wait to be read; beyond, those with the most are cut off.
+        output_total: ByteSize = ByteSize::mb(512), in ByteSize::mb(1)..=ByteSize::gb(64) => live;
         /// A client that reads no reply for this long is cut off.
         output_timeout: Duration = secs(60), in ms(100)..=hours(24) => live;
         /// Bytes of all requests that are being worked on; beyond, clients wait.

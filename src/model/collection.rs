@@ -102,9 +102,14 @@ impl Collection {
         } else {
             BTreeSet::new()
         };
+        // Who changed the rows by SQL may have left the count behind: it is no less than what
+        // is there, or taking elements out would count below nothing.
+        let counts = |field: &Bytes| is_counted(kind, field);
+        let there = elements.iter().filter(|(f, e)| e.is_some() && counts(f));
+        let there = there.count() as u64;
         Self {
             kind,
-            size,
+            size: size.max(there),
             meta,
             known,
             elements,
@@ -219,9 +224,8 @@ impl Collection {
         }
     }
 
-    /// Of a stream only the entries count.
     fn counts(&self, field: &[u8]) -> bool {
-        self.kind != Kind::Stream || field.first() == Some(&STREAM_ENTRY)
+        is_counted(self.kind, field)
     }
 
     /// All elements in the order of their fields.
@@ -569,6 +573,11 @@ impl Collection {
     }
 }
 
+/// Of a stream only the entries count.
+fn is_counted(kind: Kind, field: &[u8]) -> bool {
+    kind != Kind::Stream || field.first() == Some(&STREAM_ENTRY)
+}
+
 /// The `count` nearest to a side, in their order.
 fn nearest<T>(all: impl DoubleEndedIterator<Item = T>, side: Side, count: usize) -> Vec<T> {
     match side {
@@ -625,6 +634,22 @@ mod tests {
             (Bytes::from_static(field.as_bytes()), element)
         });
         Collection::loaded(kind, 9, Bytes::new(), known, elements.collect())
+    }
+
+    #[test]
+    fn a_row_that_counts_too_few_elements_is_not_believed() {
+        let element = || Some(Element::default());
+        let elements = [("a".into(), element()), ("b".into(), element())];
+        let known = Known {
+            whole: true,
+            ..Known::default()
+        };
+        let meta = Bytes::new();
+        let mut hash = Collection::loaded(Kind::Hash, 0, meta, known, elements.into());
+        assert_eq!(hash.len(), 2);
+        hash.remove(b"a").unwrap();
+        hash.remove(b"b").unwrap();
+        assert!(hash.is_empty());
     }
 
     #[test]

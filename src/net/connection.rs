@@ -33,7 +33,7 @@ const RUN_REPLY_BYTES: usize = 1024 * 1024;
 
 /// Bounds on the calls of a run: of a connection's first, and of any; the
 /// configuration has the last word.
-const FIRST_RUN_CALLS: usize = 64;
+const FIRST_RUN_CALLS: usize = 16;
 const RUN_CALLS_MAX: usize = 100_000;
 
 /// A request of more bytes than this is counted against the bound on all such

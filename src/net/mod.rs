@@ -8,6 +8,7 @@ mod connection;
 mod listener;
 mod socket;
 mod tls;
+mod unsent;
 mod workbench;
 
 pub use listener::{BindError, Listener};

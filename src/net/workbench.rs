@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::BytesMut;
 
+use super::unsent::Unsent;
 use crate::command::Call;
 
 /// What one read takes, and what an idle connection does not hold.
@@ -29,15 +30,21 @@ pub struct Workbench {
     pub calls: Vec<Call>,
 }
 
-/// Benches that nobody uses.
+/// Benches that nobody uses, and how much lies on those that clients are slow to empty.
 #[derive(Debug, Default)]
 pub struct Pool {
     // Boxed, because a connection that waits must not hold the room for one.
     #[allow(clippy::vec_box)]
     benches: Mutex<Vec<Box<Workbench>>>,
+    unsent: Unsent,
 }
 
 impl Pool {
+    /// What waits for clients to read it.
+    pub fn unsent(&self) -> &Unsent {
+        &self.unsent
+    }
+
     /// An empty bench.
     pub fn take(&self) -> Box<Workbench> {
         self.benches

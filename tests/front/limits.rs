@@ -47,6 +47,32 @@ fn client_that_never_reads_is_cut_off_within_bounded_memory() {
 }
 
 #[test]
+fn clients_that_never_read_are_cut_off_when_all_together_are_too_much() {
+    const CLIENTS: usize = 30;
+    let settings = [
+        ("limits.output_total", "8MB"),
+        ("limits.output_timeout", "1h"),
+    ];
+    let stack = Stack::start_with(&settings, &[]).unwrap();
+    let mut worker = stack.client().unwrap();
+    worker.ok(&["SET", "large", &"x".repeat(500_000)]).unwrap();
+    let requests = encode(&["GET", "large"]).repeat(1000);
+    let mut silent: Vec<_> = (0..CLIENTS).map(|_| stack.client().unwrap()).collect();
+    for client in &mut silent {
+        client.send_raw(&requests).unwrap();
+    }
+    process::await_true("most are cut off", LIMIT, || {
+        // Nobody else is: who works goes on.
+        worker.ok(&["GET", "large"]).unwrap();
+        let clients = worker.text(&["CLIENT", "LIST"]).unwrap();
+        clients.lines().count() <= 1 + CLIENTS / 3
+    })
+    .unwrap();
+    let resident = resident_kilobytes(stack.program.pid().unwrap());
+    assert!(resident < 200_000, "{resident} KB");
+}
+
+#[test]
 fn huge_pipeline_is_answered_within_bounded_memory() {
     let stack = Stack::start().unwrap();
     let mut client = stack.client().unwrap();

@@ -20,6 +20,9 @@ use crate::resp::{self, RequestError};
 /// lost to the reset that unread bytes would cause.
 const LINGER: Duration = Duration::from_millis(500);
 
+/// How long a client may take for its replies while too much waits for all together.
+const CROWD_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Connection<'_> {
     pub(super) fn refuse(&mut self, refusal: &Refusal) {
         let before = self.unsent();
@@ -79,21 +82,35 @@ impl Connection<'_> {
     }
 
     /// Sends what the socket did not take at once. The client has to read: it
-    /// is cut off when nothing went out for `output_timeout`, or when more
-    /// than `output_buffer` is left after that time.
+    /// is cut off when nothing went out for `output_timeout`, when more
+    /// than `output_buffer` is left after that time, or when it is one of those with the most
+    /// while more than `output_total` waits for all.
     async fn send_rest(&mut self) -> Result<(), End> {
         let config = self.hub.config();
         let patience = config.limits.output_timeout;
         let tolerated = config.limits.output_buffer.as_usize();
+        let total = config.limits.output_total.as_usize();
+        let mut part = self.pool.unsent().part();
         let start = Instant::now();
+        let mut progress = start;
         while self.unsent() > 0 {
-            if self.unsent() > tolerated && start.elapsed() >= patience {
+            part.set(self.unsent());
+            let is_slow = start.elapsed() >= CROWD_PATIENCE && part.is_too_much(total);
+            if is_slow || self.unsent() > tolerated && start.elapsed() >= patience {
                 return Err(End::CutOff);
             }
-            timeout(patience, poll_fn(|cx| self.poll_send(cx)))
-                .await
-                .map_err(|_| End::CutOff)??;
+            let left = patience.saturating_sub(progress.elapsed());
+            let step = timeout(left.min(CROWD_PATIENCE), poll_fn(|cx| self.poll_send(cx)));
+            match step.await {
+                Ok(sent) => {
+                    sent?;
+                    progress = Instant::now();
+                }
+                Err(_) if progress.elapsed() >= patience => return Err(End::CutOff),
+                Err(_) => {}
+            }
         }
+        drop(part);
         timeout(patience, self.socket.flush())
             .await
             .map_err(|_| End::CutOff)?
