@@ -8,7 +8,7 @@ mod known;
 mod number;
 mod range;
 
-pub use collection::{CacheCommand, Collection, Element, NotLoaded, Ranked, STREAM_ENTRY};
+pub use collection::{CacheCommand, Collection, Element, NotLoaded, Page, Ranked, STREAM_ENTRY};
 pub use events::{Event, EventClasses};
 pub use known::Known;
 pub use number::format_double;

@@ -166,10 +166,13 @@ struct Telling<'a> {
 
 impl Telling<'_> {
     fn tell_misses(&mut self, db: Db) {
-        for key in misses::looked_for(self.call, db) {
-            if self.seen_before(&key) == Seen::Absent {
-                self.push(EventClasses::MISS, "keymiss", key);
-            }
+        let mut missing = misses::looked_for(self.call, db);
+        missing.retain(|key| self.seen_before(key) == Seen::Absent);
+        if self.call.command.name == "XREADGROUP" {
+            missing.truncate(1);
+        }
+        for key in missing {
+            self.push(EventClasses::MISS, "keymiss", key);
         }
     }
 

@@ -70,9 +70,9 @@ pub(super) fn scan(
         let options = Options::of(run.call)?;
         let is_whole = collection.is_whole();
         let elements = match collection.page() {
-            Ok((elements, behind)) if run.workspace.is_paged() && !is_whole => {
-                next = behind.cloned();
-                elements
+            Ok(page) if run.workspace.is_paged() && !is_whole => {
+                next = page.next.cloned();
+                page.elements
             }
             _ if is_whole => in_order(collection)?,
             _ => return Err(run.want(1, Need::value())),
@@ -148,7 +148,7 @@ mod tests {
             assert!(cursor(text.as_bytes()).is_some(), "{text:?}");
         }
         for text in ["x", " 1", "1 ", "-", "18446744073709551616", "1x"] {
-            assert!(!cursor(text.as_bytes()).is_some(), "{text:?}");
+            assert!(cursor(text.as_bytes()).is_none(), "{text:?}");
         }
     }
 }

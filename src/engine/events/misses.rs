@@ -39,7 +39,7 @@ const FROM_FIRST: &[&str] = &[
     "XAUTOCLAIM",
 ];
 
-/// Writes that read all their keys.
+/// Writes that read all their keys. (The first missing one ends an `XREADGROUP`.)
 const FROM_ALL: &[&str] = &["PFMERGE", "XREADGROUP"];
 
 /// The keys that `call` looks for to read them, in order, as often as it does.
@@ -54,6 +54,8 @@ pub(super) fn looked_for(call: &Call, db: Db) -> Vec<Key> {
     };
     match call.command.class {
         Class::Read | Class::Expiry if SILENT.contains(&name) => Vec::new(),
+        // Once to check their types, once to read.
+        Class::Read if name == "XREAD" => keys.chain(call.keys(db)).collect(),
         Class::Read | Class::Expiry => keys.collect(),
         Class::Write if FROM_OTHERS.contains(&name) => keys.skip(1).collect(),
         Class::Write if FROM_FIRST.contains(&name) => keys.take(1).collect(),

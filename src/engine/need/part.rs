@@ -75,6 +75,29 @@ impl Need {
             let equal: Vec<Bytes> = equal.map(|(field, _)| (*field).clone()).collect();
             (holding.clone(), nearest(equal, holding.side, *count))
         };
+        let ranges = self.ranges.iter();
+        Found {
+            first: names(&all[..at_most(self.first, all.len())]),
+            last: names(&all[all.len() - at_most(self.last, all.len())..]),
+            lowest: ranked[..at_most(self.lowest, ranked.len())].to_vec(),
+            highest: ranked[ranked.len() - at_most(self.highest, ranked.len())..].to_vec(),
+            ranges: ranges
+                .map(|(range, count)| (range.clone(), in_range(range, *count)))
+                .collect(),
+            behind: self.behind.iter().filter_map(behind).collect(),
+            scores: self.scores.iter().map(scored).collect(),
+            holding: self.holding.iter().map(holding).collect(),
+            ..self.counted_in(collection, all, &ranked)
+        }
+    }
+
+    /// What is counted or told as a page.
+    fn counted_in(
+        &self,
+        collection: &Collection,
+        all: &[(&Bytes, &Element)],
+        ranked: &[Ranked],
+    ) -> Found {
         let counted = |range: &RankRange| {
             let inside = ranked.iter().filter(|ranked| range.contains(ranked));
             inside.count() as u64
@@ -95,26 +118,16 @@ impl Need {
             let page: Vec<Bytes> = page.map(|(field, _)| (*field).clone()).collect();
             (page, behind.next().map(|(field, _)| (*field).clone()))
         };
-        let ranges = self.ranges.iter();
         Found {
-            first: names(&all[..at_most(self.first, all.len())]),
-            last: names(&all[all.len() - at_most(self.last, all.len())..]),
-            lowest: ranked[..at_most(self.lowest, ranked.len())].to_vec(),
-            highest: ranked[ranked.len() - at_most(self.highest, ranked.len())..].to_vec(),
-            ranges: ranges
-                .map(|(range, count)| (range.clone(), in_range(range, *count)))
-                .collect(),
-            behind: self.behind.iter().filter_map(behind).collect(),
-            scores: self.scores.iter().map(scored).collect(),
-            holding: self.holding.iter().map(holding).collect(),
             counts: self
                 .counts
                 .iter()
-                .map(|r| (r.clone(), counted(r)))
+                .map(|range| (range.clone(), counted(range)))
                 .collect(),
             ranks: self.ranks.iter().filter_map(beside).collect(),
             places: self.places.iter().map(placed).collect(),
             page: self.page.as_ref().map(paged).unwrap_or_default(),
+            ..Found::default()
         }
     }
 }

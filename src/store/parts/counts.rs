@@ -4,7 +4,8 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::{KEYS, Loading, Part, Search, columns, counts, ordinal, places};
+use super::order::places;
+use super::{KEYS, Loading, Part, Search, columns, counts, ordinal};
 use crate::model::{Places, RankRange, Side};
 use crate::store::StoreError;
 use crate::store::elements::{FIELD_MAX, stored};
