@@ -114,8 +114,8 @@ fn a_stalled_primary_is_left_for_the_promoted_standby() {
 #[test]
 fn a_stalled_postgresql_keeps_no_client_waiting_for_ever() {
     let settings = [
-        ("postgres.connect_timeout", "300ms"),
-        ("postgres.statement_timeout", "700ms"),
+        ("postgres.connect_timeout", "500ms"),
+        ("postgres.statement_timeout", "1s"),
         ("commit.unknown_timeout", "1s"),
     ];
     let mut stack = Stack::start_with_own_postgres(&settings).unwrap();
@@ -125,7 +125,7 @@ fn a_stalled_postgresql_keeps_no_client_waiting_for_ever() {
     let start = Instant::now();
     let reply = client.call(&["INCR", "counter"]).unwrap();
     let text = reply.error().expect("nothing answers").to_owned();
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
     stack.postgres().unwrap().signal_all("CONT").unwrap();
     let mut counted = None;
     process::await_true("writes are taken again", LIMIT, || {
@@ -279,7 +279,7 @@ fn a_read_only_server_is_left_and_used_again() {
 
 #[test]
 fn a_statement_that_takes_too_long_is_refused_alone_and_may_be_tried_again() {
-    let stack = Stack::start_with(&[("postgres.statement_timeout", "400ms")], &[]).unwrap();
+    let stack = Stack::start_with(&[("postgres.statement_timeout", "1s")], &[]).unwrap();
     let mut client = stack.client().unwrap();
     client.ok(&["MSET", "held", "old", "free", "old"]).unwrap();
     let sql = stack.sql().unwrap();
