@@ -67,7 +67,8 @@ async fn health_page() -> &'static str {
 async fn ready_page(State(admin): State<Admin>) -> (StatusCode, String) {
     let status = admin.flow.status();
     let draining = admin.draining.load(Ordering::Relaxed);
-    let ready = status.store_reachable && !matches!(status.cache_state, "closing" | "apart") && !draining;
+    let ready =
+        status.store_reachable && !matches!(status.cache_state, "closing" | "apart") && !draining;
     let code = if ready {
         StatusCode::OK
     } else {

@@ -91,8 +91,8 @@ pub(super) fn same_server(
     if !found.is_primary {
         return Err(CacheError::Stranger("it is a replica".into()));
     }
-    let is_same = run_id == Some(&found.run_id)
-        && replication_id.is_none_or(|id| id == found.replication_id);
+    let is_same =
+        run_id == Some(&found.run_id) && replication_id.is_none_or(|id| id == found.replication_id);
     if is_same {
         return Ok(());
     }

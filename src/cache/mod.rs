@@ -13,7 +13,7 @@ pub use call::{Applied, Fill, Look, Op, Told};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
-pub use functions::{Cache, Probe, Lives, RESERVED_PREFIX};
+pub use functions::{Cache, Lives, Probe, RESERVED_PREFIX};
 pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};
 pub use sentinel::LastKnown;

@@ -247,9 +247,17 @@ impl fmt::Display for RedisUrl {
             RedisTransport::Unix(path) => write!(f, "unix://{}", path.display()),
             RedisTransport::Sentinel(url) => {
                 let tls = if url.uses_tls { "s" } else { "" };
-                let places = url.sentinels.iter().map(|(host, port)| format!("{host}:{port}"));
+                let places = url
+                    .sentinels
+                    .iter()
+                    .map(|(host, port)| format!("{host}:{port}"));
                 let places: Vec<_> = places.collect();
-                write!(f, "redis{tls}+sentinel://{}/{}", places.join(","), url.master)
+                write!(
+                    f,
+                    "redis{tls}+sentinel://{}/{}",
+                    places.join(","),
+                    url.master
+                )
             }
         }
     }
@@ -282,9 +290,16 @@ mod tests {
             panic!("{url:?}");
         };
         assert_eq!(found.master, "main");
-        let expected = [("s1".to_owned(), 26379), ("s2".to_owned(), 5000), ("::1".to_owned(), 5001)];
+        let expected = [
+            ("s1".to_owned(), 26379),
+            ("s2".to_owned(), 5000),
+            ("::1".to_owned(), 5001),
+        ];
         assert_eq!(found.sentinels, expected);
-        assert_eq!(url.to_string(), "redis+sentinel://s1:26379,s2:5000,::1:5001/main");
+        assert_eq!(
+            url.to_string(),
+            "redis+sentinel://s1:26379,s2:5000,::1:5001/main"
+        );
         for bad in [
             "redis+sentinel://s1:26379",
             "redis+sentinel://s1/",

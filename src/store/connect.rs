@@ -239,7 +239,11 @@ impl Store {
 
     /// Whether another living proxy than `own` may use the cache of `generation`.
     pub async fn others_use(&self, own: i32, generation: Generation) -> Result<bool, StoreError> {
-        with_client!(self, |client| fence::others_use(&mut client, own, generation))
+        with_client!(self, |client| fence::others_use(
+            &mut client,
+            own,
+            generation
+        ))
     }
 
     /// Tells that `proxy` uses the cache of `generation` from now on, or none. Look at the fence after it.
@@ -248,7 +252,9 @@ impl Store {
         proxy: i32,
         generation: Option<Generation>,
     ) -> Result<(), StoreError> {
-        with_client!(self, |client| fence::declare_use(&client, proxy, generation))
+        with_client!(self, |client| fence::declare_use(
+            &client, proxy, generation
+        ))
     }
 
     /// Tells that `proxy` obeys `generation`; the fence moves on if nobody can have hits of before.
@@ -337,7 +343,11 @@ impl Store {
         scope: FlushScope,
         generation: Generation,
     ) -> Result<bool, StoreError> {
-        with_client!(self, |client| keyspace::flush(&mut client, scope, generation))
+        with_client!(self, |client| keyspace::flush(
+            &mut client,
+            scope,
+            generation
+        ))
     }
 
     /// Exchanges two databases; `false` unless the cache of `generation` is in bypass.
@@ -347,7 +357,12 @@ impl Store {
         other: Db,
         generation: Generation,
     ) -> Result<bool, StoreError> {
-        with_client!(self, |client| keyspace::swap(&mut client, one, other, generation))
+        with_client!(self, |client| keyspace::swap(
+            &mut client,
+            one,
+            other,
+            generation
+        ))
     }
 
     /// Purges what ended more than `older_than_ms` ago among the next `rows` rows.
@@ -357,7 +372,12 @@ impl Store {
         rows: i64,
         from: &purge::Position,
     ) -> Result<Option<(purge::Position, i64)>, StoreError> {
-        with_client!(self, |client| purge::purge(&mut client, older_than_ms, rows, from))
+        with_client!(self, |client| purge::purge(
+            &mut client,
+            older_than_ms,
+            rows,
+            from
+        ))
     }
 
     /// Lets [`Self::ended`] find keys by an index; `false` while another proxy makes it.
@@ -396,12 +416,18 @@ fn new_pool(
         None => {
             let hosts = Hosts::new(connection, tokio_postgres::NoTls, lineage, timeout);
             let count = hosts.count();
-            (Manager::from_connect(connection.clone(), hosts, recycling), count)
+            (
+                Manager::from_connect(connection.clone(), hosts, recycling),
+                count,
+            )
         }
         Some(tls) => {
             let hosts = Hosts::new(connection, tls.clone(), lineage, timeout);
             let count = hosts.count();
-            (Manager::from_connect(connection.clone(), hosts, recycling), count)
+            (
+                Manager::from_connect(connection.clone(), hosts, recycling),
+                count,
+            )
         }
     };
     Pool::builder(manager)

@@ -237,10 +237,14 @@ pub(super) async fn raise(
     known: Generation,
     reason: &str,
 ) -> Result<FenceRow, StoreError> {
-    exclusively(client, "
+    exclusively(
+        client,
+        "
         UPDATE freshet.fence
            SET generation = generation + 1, state = 'closing', changed_at = now(), reason = $2
-         WHERE generation = $1 AND state = 'active'", &[&known.0, &reason])
+         WHERE generation = $1 AND state = 'active'",
+        &[&known.0, &reason],
+    )
     .await
 }
 
@@ -251,10 +255,14 @@ pub(super) async fn void(
     known: Generation,
     reason: &str,
 ) -> Result<FenceRow, StoreError> {
-    exclusively(client, "
+    exclusively(
+        client,
+        "
         UPDATE freshet.fence
            SET generation = $1::bigint + 1, state = 'closing', changed_at = now(), reason = $2
-         WHERE generation <= $1", &[&known.0, &reason])
+         WHERE generation <= $1",
+        &[&known.0, &reason],
+    )
     .await
 }
 

@@ -129,7 +129,12 @@ where
             let mut failure = None;
             for step in 0..self.each.len() {
                 let index = (first + step) % self.each.len();
-                let tried = connect_one(&self.each[index], self.tls.clone(), &self.lineage, self.each.len());
+                let tried = connect_one(
+                    &self.each[index],
+                    self.tls.clone(),
+                    &self.lineage,
+                    self.each.len(),
+                );
                 match tokio::time::timeout(self.timeout, tried).await {
                     Ok(Ok(connected)) => {
                         self.last.store(index, Ordering::Relaxed);
@@ -137,7 +142,8 @@ where
                     }
                     Ok(Err(error)) => failure = Some(error),
                     Err(_) if failure.is_none() => {
-                        failure = Some(driver_error(io::ErrorKind::TimedOut, "no answer in time").await);
+                        failure =
+                            Some(driver_error(io::ErrorKind::TimedOut, "no answer in time").await);
                     }
                     Err(_) => {}
                 }

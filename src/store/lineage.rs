@@ -112,12 +112,7 @@ impl Lineage {
     /// Judges the server of a new connection, which was asked after the accepted history was seen
     /// to be at `before`. Where the URL names `hosts` more than one, an earlier timeline is that of a
     /// primary which was replaced, and came back.
-    pub fn judge(
-        &self,
-        found: Option<History>,
-        before: Option<History>,
-        hosts: usize,
-    ) -> Verdict {
+    pub fn judge(&self, found: Option<History>, before: Option<History>, hosts: usize) -> Verdict {
         let Some(found) = found else {
             return Verdict::Accepted;
         };

@@ -26,7 +26,9 @@ fn texts(one: &str, two: &str) -> [Option<String>; 2] {
 
 fn noticed(program: &Program) {
     program.await_log("another history", LIMIT).unwrap();
-    let changes = program.metric("freshet_store_history_changes_total").unwrap();
+    let changes = program
+        .metric("freshet_store_history_changes_total")
+        .unwrap();
     assert!(changes >= 1.0, "{changes}");
 }
 
@@ -35,7 +37,9 @@ fn a_promoted_standby_that_lost_commits_voids_the_cache_of_all_proxies() {
     let mut pair = Pair::start();
     let (first, second) = (pair.program(), pair.program());
     let mut clients = [first.client().unwrap(), second.client().unwrap()];
-    clients[0].ok(&["MSET", "one", "kept", "two", "kept"]).unwrap();
+    clients[0]
+        .ok(&["MSET", "one", "kept", "two", "kept"])
+        .unwrap();
     clients[0].ok(&["SET", "count", "10"]).unwrap();
     for client in &mut clients {
         assert_eq!(both(client), texts("kept", "kept"));
@@ -53,7 +57,9 @@ fn a_promoted_standby_that_lost_commits_voids_the_cache_of_all_proxies() {
     .unwrap();
     pair.cut_off();
     // Acknowledged, shown, and lost.
-    clients[0].ok(&["MSET", "one", "lost", "two", "lost"]).unwrap();
+    clients[0]
+        .ok(&["MSET", "one", "lost", "two", "lost"])
+        .unwrap();
     clients[1].ok(&["INCR", "count"]).unwrap();
     clients[0].ok(&["SET", "only here", "lost"]).unwrap();
     for client in &mut clients {

@@ -18,7 +18,13 @@ impl Watched {
     fn start() -> Self {
         let primary = Redis::start().unwrap();
         let port = primary.port().to_string();
-        let options = ["--replicaof", "127.0.0.1", &port, "--repl-diskless-load", "swapdb"];
+        let options = [
+            "--replicaof",
+            "127.0.0.1",
+            &port,
+            "--repl-diskless-load",
+            "swapdb",
+        ];
         let replica = Redis::start_with(&options).unwrap();
         let sentinel = Sentinel::start(&primary).unwrap();
         sentinel.await_replica().unwrap();

@@ -61,7 +61,8 @@ impl Pair {
     /// The standby hears of nothing any more.
     pub fn cut_off(&self) {
         let sql = Sql::connect(&self.standby.url("postgres")).unwrap();
-        sql.execute("alter system set primary_conninfo = ''").unwrap();
+        sql.execute("alter system set primary_conninfo = ''")
+            .unwrap();
         sql.execute("select pg_reload_conf()").unwrap();
         process::await_true("nothing is received", LIMIT, || {
             let query = "select count(*) from pg_stat_wal_receiver";
@@ -125,7 +126,11 @@ fn a_stalled_postgresql_keeps_no_client_waiting_for_ever() {
     let start = Instant::now();
     let reply = client.call(&["INCR", "counter"]).unwrap();
     let text = reply.error().expect("nothing answers").to_owned();
-    assert!(start.elapsed() < Duration::from_secs(12), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        start.elapsed()
+    );
     stack.postgres().unwrap().signal_all("CONT").unwrap();
     let mut counted = None;
     process::await_true("writes are taken again", LIMIT, || {
@@ -266,7 +271,13 @@ fn a_read_only_server_is_left_and_used_again() {
         })
     })
     .unwrap();
-    assert!(client.call(&["SET", "key", "newer"]).unwrap().error().is_some());
+    assert!(
+        client
+            .call(&["SET", "key", "newer"])
+            .unwrap()
+            .error()
+            .is_some()
+    );
     let sql = Sql::connect(&url).unwrap();
     sql.execute("set default_transaction_read_only = off; set transaction_read_only = off")
         .unwrap();
@@ -310,8 +321,10 @@ fn a_store_without_free_connections_refuses_for_a_while() {
     let stack = Stack::start().unwrap();
     let sql = stack.sql().unwrap();
     let role = format!("app_{}", std::process::id());
-    sql.execute(&format!("drop role if exists {role}; create role {role} login"))
-        .unwrap();
+    sql.execute(&format!(
+        "drop role if exists {role}; create role {role} login"
+    ))
+    .unwrap();
     let database: tokio_postgres::Config = stack.database.parse().unwrap();
     let name = database.get_dbname().unwrap();
     sql.execute(&format!(

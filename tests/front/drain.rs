@@ -121,8 +121,16 @@ fn pipelines(address: std::net::SocketAddr, key: &str) -> Told {
 
 fn blocks(address: std::net::SocketAddr, one: &str, two: &str) -> Told {
     let mut client = Client::connect(address).unwrap();
-    let commands = [vec!["MULTI"], vec!["INCR", one], vec!["INCR", two], vec!["EXEC"]];
-    let block: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+    let commands = [
+        vec!["MULTI"],
+        vec!["INCR", one],
+        vec!["INCR", two],
+        vec!["EXEC"],
+    ];
+    let block: Vec<u8> = commands
+        .iter()
+        .flat_map(|command| encode(command))
+        .collect();
     until_closed(|told| {
         client.send_raw(&block)?;
         for _ in 0..3 {

@@ -70,7 +70,10 @@ impl Sentinel {
     /// The URL by which Freshet finds the primary.
     pub fn url(&self) -> String {
         // The first sentinel of the list is not there: another is asked.
-        format!("redis+sentinel://127.0.0.1:1,127.0.0.1:{}/{MASTER}", self.port)
+        format!(
+            "redis+sentinel://127.0.0.1:1,127.0.0.1:{}/{MASTER}",
+            self.port
+        )
     }
 
     /// The port of the primary, as it says.
