@@ -99,16 +99,15 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Registers a proxy called `name`, which obeys the fence as it is now and uses hits for
-    /// up to `lease` after the last look at it.
+    /// Registers a proxy called `name`, which uses hits for up to `lease` after its last look at the
+    /// fence. It has confirmed no generation yet: it may be one that uses the cache, and had to register anew.
     pub async fn new(store: &Store, name: &str, lease: Duration) -> Result<Self, StoreError> {
         let session = store.connection().await?;
         let lease_ms = lease.as_millis() as i64;
         let registering = async {
             let row = session
                 .query_one(
-                    "INSERT INTO freshet.proxy (name, confirmed, lease_ms)
-                     SELECT $1, generation, $2 FROM freshet.fence RETURNING id",
+                    "INSERT INTO freshet.proxy (name, confirmed, lease_ms) VALUES ($1, 0, $2) RETURNING id",
                     &[&name, &lease_ms],
                 )
                 .await?;

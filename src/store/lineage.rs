@@ -124,6 +124,7 @@ impl Lineage {
         let earlier = before.filter(|before| before.is_like(&accepted));
         if found.is_like(&accepted) && earlier.is_none_or(|earlier| found.lsn >= earlier.lsn) {
             known.reach(found);
+            known.other = None;
             return Verdict::Accepted;
         }
         if hosts > 1 && found.is_before(&accepted) {
