@@ -37,8 +37,8 @@ model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture
 
 .PHONY: fuzz
-fuzz: ## Feed the decoders random bytes; FUZZ_SECONDS=60 each
-	for target in request reply; do fuzz/run $$target $(FUZZ_SECONDS); done
+fuzz: ## Feed requests, replies, payloads of RESTORE and rows of random bytes; FUZZ_SECONDS=60 each
+	for target in request reply rows restore; do fuzz/run $$target $(FUZZ_SECONDS); done
 
 .PHONY: lint
 lint: ## Format, clippy and documentation as .ci/run checks them

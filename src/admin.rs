@@ -67,7 +67,8 @@ async fn health_page() -> &'static str {
 async fn ready_page(State(admin): State<Admin>) -> (StatusCode, String) {
     let status = admin.flow.status();
     let draining = admin.draining.load(Ordering::Relaxed);
-    let ready = status.store_reachable && status.cache_state != "closing" && !draining;
+    let ready =
+        status.store_reachable && !matches!(status.cache_state, "closing" | "apart") && !draining;
     let code = if ready {
         StatusCode::OK
     } else {
@@ -95,7 +96,7 @@ fn yes_or_no(fact: bool) -> &'static str {
 /// Sets the metrics that are read from the data path's status.
 fn record_status(flow: &Flow) {
     let status = flow.status();
-    for state in ["active", "closing", "bypass"] {
+    for state in ["active", "closing", "bypass", "apart"] {
         let is_state = f64::from(u8::from(state == status.cache_state));
         metrics::gauge!(telemetry::CACHE_STATE, "state" => state).set(is_state);
     }

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod jobs;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,9 @@ enum Command {
     Migrate(ConfigOption),
     /// Serve with a private PostgreSQL and Redis, started from the installed programs
     Dev(DevOptions),
+    /// Compare the cache with PostgreSQL while both are in use; exit code 0: nothing differs,
+    /// 1: something does, 2: it could not be done
+    Reconcile(jobs::ReconcileOptions),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
     Healthcheck(HealthOptions),
 }
@@ -79,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(option) => check_config(&option),
         Command::Migrate(option) => migrate(&option),
         Command::Dev(options) => run_dev(&options),
+        Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
         Command::Healthcheck(options) => check_health(&options),
     };
     match outcome {

@@ -5,12 +5,14 @@
 //! - A write goes through the commit lane (`coherence::Lane`).
 //! - What concerns whole databases goes to `coherence::Keyspace`.
 //! - What waits until something is written is tried by `coherence::Waiting` (`flow/waits.rs`).
+//! - A script is one unit, in the lane or, if it takes long, beside it (`flow/scripts.rs`).
 //! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
 mod certain;
 mod companion;
 mod read;
+mod scripts;
 mod waits;
 
 use std::sync::Arc;
@@ -18,27 +20,28 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
+use crate::acl::User;
 use crate::cache::{Cache, RESERVED_PREFIX};
+use crate::coherence::Answer;
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, expire_forever,
-    purge_forever,
+    Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit, Waiting,
+    expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
 use crate::config::Config;
-use crate::model::{Db, Protocol, Reply};
+use crate::engine;
+use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
+use crate::script::Pool;
 use crate::store::{self, Store};
-
-/// Longer keys do not fit into PostgreSQL's index pages (a third of 8 kB, less headers).
-const KEY_BYTES_MAX: usize = 2600;
 
 /// A larger unit does not fit into a message of PostgreSQL's protocol (1 GB).
 const UNIT_BYTES_MAX: usize = 900 << 20;
 
 /// What the data path must know of the connection that a call came from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// The selected database.
     pub db: Db,
@@ -46,6 +49,8 @@ pub struct Origin {
     pub protocol: Protocol,
     /// The client's number.
     pub client: u64,
+    /// What it may do, for the scripts that it runs; `None`: everything.
+    pub user: Option<Arc<User>>,
 }
 
 /// How the data path stands, for `INFO` and the admin address.
@@ -99,12 +104,16 @@ struct Parts {
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
     purger: tokio::task::JoinHandle<()>,
+    forgetter: tokio::task::JoinHandle<()>,
     expirer: tokio::task::JoinHandle<()>,
     waiting: Arc<Waiting>,
     waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
-    reads: Reads,
-    keyspace: Keyspace,
+    reads: Arc<Reads>,
+    keyspace: Arc<Keyspace>,
+    asides: Asides,
+    scripts: Arc<Scripts>,
+    follower: tokio::task::JoinHandle<()>,
     broker: Arc<Broker>,
     /// Ends the broker's connection with the flow.
     _broker_task: pubsub::Task,
@@ -133,17 +142,29 @@ impl Flow {
             &config.commit,
             Arc::clone(&audience),
         );
-        let loader = Loader::start(&store);
+        let loader = Loader::start(&store, config.cache.loads_at_once);
         let (waiting, waker) = Waiting::start(&lane, &store, &audience);
-        let reads = Reads::new(
+        let reads = Arc::new(Reads::new(
             Arc::clone(&cache),
             Arc::clone(&store),
             Arc::clone(&fence),
             Arc::clone(&lane),
             loader,
+            Arc::clone(&audience),
+        ));
+        let keyspace = Arc::new(Keyspace::new(Arc::clone(&store), Arc::clone(&fence)));
+        let asides = Asides::new(
+            Arc::clone(&lane),
+            Arc::clone(&reads),
+            Arc::clone(&keyspace),
+            config.scripts.time_limit,
         );
-        let keyspace = Keyspace::new(Arc::clone(&store), Arc::clone(&fence));
+        let pool = Pool::new(config.scripts.memory.as_usize());
+        let scripts = Scripts::new(Arc::clone(&store), pool);
+        let follower = tokio::spawn(Arc::clone(&scripts).follow());
         let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
+        let retention = config.commit.once_retention;
+        let forgetter = tokio::spawn(forget_forever(Arc::clone(&store), retention));
         let expirer = tokio::spawn(expire_forever(
             Arc::clone(&lane),
             Arc::clone(&store),
@@ -155,12 +176,16 @@ impl Flow {
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
             purger,
+            forgetter,
             expirer,
             waiting,
             waker,
             lane,
             reads,
             keyspace,
+            asides,
+            scripts,
+            follower,
             broker,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
@@ -173,8 +198,10 @@ impl Flow {
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
         self.parts.purger.abort();
+        self.parts.forgetter.abort();
         self.parts.expirer.abort();
         self.parts.waker.abort();
+        self.parts.follower.abort();
         let task = self
             .parts
             .fence_task
@@ -192,7 +219,7 @@ impl Flow {
     ///
     /// Reads start after the writes before them were answered, and so do
     /// writes after reads: a connection sees its own writes, and none early.
-    pub async fn run(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    pub async fn run(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
         let mut rest = calls;
         while let Some(first) = rest.first() {
             let group = Group::of(first);
@@ -205,6 +232,7 @@ impl Flow {
             match group {
                 Group::Reads => self.read(origin, run, out).await,
                 Group::Writes => self.write(origin, run, out).await,
+                Group::Scripts => self.scripts(origin, run, out).await,
                 Group::Uncached => {
                     for call in run {
                         resp::encode(&self.miss(origin, call).await, origin.protocol, out);
@@ -235,7 +263,7 @@ impl Flow {
         }
     }
 
-    async fn write(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    async fn write(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
         for chunk in calls.chunks(self.parts.units_max) {
             let refusals: Vec<Option<Reply>> = chunk.iter().map(oversized).collect();
             let units: Vec<Unit> = chunk
@@ -246,7 +274,7 @@ impl Flow {
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
-                Ok(answers) => answers.into_iter().flatten().flatten().collect(),
+                Ok(answers) => answers.into_iter().flat_map(Answer::replies).collect(),
                 Err(refusal) => vec![refusal.reply(); count],
             };
             let mut replies = replies.into_iter();
@@ -291,9 +319,11 @@ impl Flow {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     Reads,
-    /// Reads of keys that have the form of Freshet's own names in the cache.
+    /// Reads that the store alone can answer, those of keys that have the form of Freshet's own
+    /// names in the cache among them.
     Uncached,
     Writes,
+    Scripts,
     Alone,
 }
 
@@ -302,13 +332,14 @@ impl Group {
         match call.command.class {
             Class::Read | Class::Expiry => {
                 let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
-                if call.key_indices().any(reserved) {
+                if call.key_indices().any(reserved) || engine::is_for_the_store(call) {
                     Self::Uncached
                 } else {
                     Self::Reads
                 }
             }
             Class::Write => Self::Writes,
+            Class::Script => Self::Scripts,
             Class::Keyspace
             | Class::Flush
             | Class::Local

@@ -18,10 +18,14 @@ pub mod flow;
 
 pub mod pubsub;
 
+pub mod reconcile;
+
 pub mod coherence;
 
 pub mod cache;
 pub mod store;
+
+pub mod script;
 
 pub mod engine;
 
@@ -36,5 +40,6 @@ pub mod clock;
 pub mod config;
 pub mod error;
 pub mod fault;
+pub mod progress;
 pub mod telemetry;
 pub mod tls;

@@ -6,11 +6,13 @@ mod collection;
 mod events;
 mod known;
 mod number;
+mod range;
 
 pub use collection::{CacheCommand, Collection, Element, NotLoaded, Ranked, STREAM_ENTRY};
 pub use events::{Event, EventClasses};
-pub use known::{Bounds, FieldRange, Holding, Known, ScoreRange, Side};
+pub use known::Known;
 pub use number::format_double;
+pub use range::{Bounds, FieldRange, Holding, ORDERED_BYTES, Places, RankRange, Side};
 
 use std::fmt;
 use std::ops::Range;
@@ -20,6 +22,9 @@ use smallvec::SmallVec;
 
 /// The number of logical databases, as in Redis's default configuration.
 pub const DATABASES: u8 = 16;
+
+/// Longer keys do not fit into PostgreSQL's index pages (a third of 8 kB, less headers).
+pub const KEY_BYTES_MAX: usize = 2600;
 
 /// A logical database, `0..DATABASES` (`SELECT`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -267,6 +272,8 @@ impl Request {
 pub enum Reply {
     /// `+OK` and its like.
     Simple(&'static str),
+    /// The same with a text of a script's own, of one line.
+    Status(Bytes),
     /// `-CODE text`, without the leading dash.
     Error(Bytes),
     /// `:n`.
@@ -293,6 +300,8 @@ pub enum Reply {
     Decimal(Bytes),
     /// A boolean; in RESP2 `:1` or `:0`.
     Boolean(bool),
+    /// An integer of any size, in digits; in RESP2 a bulk string.
+    BigNumber(Bytes),
     /// Text with a three-letter format; in RESP2 a bulk string.
     Verbatim([u8; 3], Bytes),
     /// An out-of-band message; in RESP2 an array.

@@ -13,11 +13,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::Admin;
+use crate::cache::Cache;
 use crate::client::{Hub, Users};
 use crate::config::{Config, Environment, Runtime, TakesEffect};
 use crate::flow::Flow;
 use crate::net::Listener;
 use crate::pubsub::Broker;
+use crate::reconcile::reconcile_forever;
+use crate::store::Store;
 use crate::telemetry::{self, LogControl};
 
 /// Where a running server is reached.
@@ -134,6 +137,7 @@ pub async fn run(
     };
     let mut background = JoinSet::new();
     background.spawn(upkeep());
+    reconcile_in_background(&settings.config, &mut background)?;
     let broker = Arc::clone(started.flow.broker());
     background.spawn(follow_event_classes(sender.subscribe(), broker));
     if let Some(source) = settings.source {
@@ -161,6 +165,16 @@ pub async fn run(
     }
     let limit = sender.borrow().runtime.drain_timeout;
     started.drain(limit, stop).await
+}
+
+/// Compares the cache with the store now and then, if that is asked for, on connections of its own.
+fn reconcile_in_background(config: &Config, background: &mut JoinSet<()>) -> anyhow::Result<()> {
+    if !config.reconcile.interval.is_zero() {
+        let store = Arc::new(Store::new(&config.postgres)?);
+        let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+        background.spawn(reconcile_forever(store, cache, config.reconcile.clone()));
+    }
+    Ok(())
 }
 
 /// The parts of a server that clients are served by.

@@ -30,6 +30,8 @@ pub const IN_FLIGHT_BYTES: &str = "freshet_requests_in_flight_bytes";
 pub const READS: &str = "freshet_reads_total";
 /// Fills of the cache by `outcome` (`done`, `refused`, `failed`).
 pub const FILLS: &str = "freshet_fills_total";
+/// Reads that wait for the store.
+pub const LOADS_WAITING: &str = "freshet_loads_waiting";
 
 /// Units by `outcome` (`committed`, `refused`, `unknown`).
 pub const UNITS: &str = "freshet_units_total";
@@ -48,14 +50,25 @@ pub const LANE_UNITS: &str = "freshet_commit_lane_units";
 /// (`commit` of this proxy, `message` of another, `look` at the store).
 pub const WAKES: &str = "freshet_wakes_total";
 
+/// Keys whose content in the cache was compared with the store in the background.
+pub const RECONCILED_KEYS: &str = "freshet_reconciled_keys_total";
+/// Differences found by that, by `kind`.
+pub const DIFFERENCES: &str = "freshet_reconcile_differences_total";
+/// Keys taken out of the cache because of them.
+pub const REPAIRED: &str = "freshet_reconcile_repaired_total";
+/// When this proxy last finished such a comparison, in seconds since 1970.
+pub const RECONCILED_AT: &str = "freshet_reconcile_finished_timestamp_seconds";
+
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
 pub const GENERATION: &str = "freshet_generation";
-/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`).
+/// 1 for the state that the cache is in, by `state` (`active`, `closing`, `bypass`, `apart`).
 pub const CACHE_STATE: &str = "freshet_cache_state";
 /// 1 while the store answers.
 pub const STORE_UP: &str = "freshet_store_up";
+/// How often the store was found to have another history than before.
+pub const STORE_HISTORIES: &str = "freshet_store_history_changes_total";
 
 const BUILD_INFO: &str = "freshet_build_info";
 const START_TIME: &str = "process_start_time_seconds";
@@ -130,10 +143,16 @@ fn describe() {
     describe_histogram!(BATCH_SECONDS, Unit::Seconds, "Time from a batch's first step to its clients' replies");
     describe_gauge!(LANE_UNITS, "Units that wait for a commit lane");
     describe_counter!(WAKES, "Keys that clients waited for and that were written, by how that was noticed (commit, message, look)");
+    describe_counter!(RECONCILED_KEYS, "Keys of the cache compared with the store in the background");
+    describe_counter!(DIFFERENCES, "Keys that the cache showed otherwise than the store, by kind");
+    describe_counter!(REPAIRED, "Keys taken out of the cache because they differed");
+    describe_gauge!(RECONCILED_AT, Unit::Seconds, "When this proxy last finished a comparison, in seconds since 1970");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
-    describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass)");
+    describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");
     describe_gauge!(STORE_UP, "1 while PostgreSQL answers");
+    describe_counter!(STORE_HISTORIES, "How often PostgreSQL was found to have another history than before");
+    describe_gauge!(LOADS_WAITING, "Reads that wait for PostgreSQL");
     describe_gauge!(BUILD_INFO, "1, with the version and the commit of this program");
     describe_gauge!(START_TIME, Unit::Seconds, "When the process started, in seconds since 1970");
     describe_gauge!(RESIDENT_MEMORY, Unit::Bytes, "Memory of the process that is in RAM");

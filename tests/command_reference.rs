@@ -290,7 +290,7 @@ fn replies_are_those_of_redis() -> Result<()> {
             client.send(request)?;
             let theirs = Bytes::from(client.read_with_bytes()?.1);
             let ours = match resolve(Request::from_args(request)) {
-                Ok(call) => docs::reply(&call),
+                Ok(call) => without_own(docs::reply(&call)),
                 Err(reply) => reply,
             };
             let ours = encoded(&ours, protocol);
@@ -314,6 +314,23 @@ fn replies_are_those_of_redis() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A reply of the `COMMAND` family without the one command that is Freshet's own.
+fn without_own(reply: Reply) -> Reply {
+    let name = Reply::bulk("freshet.once");
+    match reply {
+        Reply::Integer(count) => Reply::Integer(count - 1),
+        Reply::Array(items) => {
+            let is_own = |item: &Reply| match item {
+                Reply::Array(parts) => parts.first() == Some(&name),
+                item => *item == name,
+            };
+            Reply::Array(items.into_iter().filter(|item| !is_own(item)).collect())
+        }
+        Reply::Map(pairs) => Reply::Map(pairs.into_iter().filter(|(of, _)| *of != name).collect()),
+        other => other,
+    }
 }
 
 /// The words of `line`; `{}` is an empty one.
@@ -367,10 +384,7 @@ fn keys_of_calls_are_those_of_redis() -> Result<()> {
         if !row.accepts(request.len()) || by_keyword.contains(&row.name) {
             continue;
         }
-        let call = freshet::command::Call {
-            command: row,
-            request,
-        };
+        let call = freshet::command::Call::new(row, request);
         let theirs = ask(&mut client, &words(&format!("COMMAND GETKEYS {line}")))?;
         let Reply::Array(theirs) = theirs else {
             continue;

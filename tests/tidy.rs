@@ -14,11 +14,13 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net",       &["client", "flow", "pubsub", "command", "resp", "model"]),
     ("client",    &["flow", "pubsub", "acl", "command", "resp", "model"]),
     ("acl",       &["command", "model"]),
-    ("flow",      &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
+    ("flow",      &["pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
-    ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),
+    ("reconcile", &["store", "cache", "engine", "command", "model"]),
+    ("coherence", &["store", "cache", "script", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
     ("cache",     &["resp", "model"]),
+    ("script",    &["engine", "acl", "command", "model"]),
     ("engine",    &["command", "model"]),
     ("command",   &["model"]),
     ("resp",      &["model"]),
@@ -26,7 +28,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// Used by every layer; themselves they know only `model` and each other.
-const FOR_ALL: &[&str] = &["config", "error", "telemetry", "fault", "clock", "tls"];
+const FOR_ALL: &[&str] = &[
+    "config",
+    "error",
+    "telemetry",
+    "fault",
+    "clock",
+    "tls",
+    "progress",
+];
 
 /// Wires everything, so it may name everything.
 const WIRING: &[&str] = &["main", "lib", "cli", "server", "admin", "dev"];

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::CacheError;
+use super::functions::library;
 use crate::model::{CacheCommand, Generation, Key, Reply, UnixMs, Version};
 
 /// What a batch did to a key, as the cache is told.
@@ -101,7 +102,7 @@ pub enum Fill {
     Refused,
 }
 
-/// A function of the library, by its name in `functions.lua`.
+/// A function of the library; its name in `functions.lua` begins with that of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Function {
     Begin,
@@ -112,21 +113,25 @@ pub(super) enum Function {
     Fill,
     Observe,
     Bury,
+    Close,
+    Inspect,
     Open,
 }
 
 impl Function {
     fn name(self) -> &'static str {
         match self {
-            Self::Begin => "freshet1_begin",
-            Self::Apply => "freshet1_apply",
-            Self::Settle => "freshet1_settle",
-            Self::Look => "freshet1_look",
-            Self::Stage => "freshet1_stage",
-            Self::Fill => "freshet1_fill",
-            Self::Observe => "freshet1_observe",
-            Self::Bury => "freshet1_bury",
-            Self::Open => "freshet1_open",
+            Self::Begin => "begin",
+            Self::Apply => "apply",
+            Self::Settle => "settle",
+            Self::Look => "look",
+            Self::Stage => "stage",
+            Self::Fill => "fill",
+            Self::Observe => "observe",
+            Self::Bury => "bury",
+            Self::Inspect => "inspect",
+            Self::Close => "close",
+            Self::Open => "open",
         }
     }
 }
@@ -152,8 +157,12 @@ impl Call {
         };
         let _ = write!(call.scratch, "*{}\r\n", 3 + keys.len() + 2 + further);
         call.out.put_slice(call.scratch.as_bytes());
+        call.scratch.clear();
         call.bytes(b"FCALL");
-        call.bytes(function.name().as_bytes());
+        let _ = write!(call.scratch, "{}_{}", library::name(), function.name());
+        let name = std::mem::take(&mut call.scratch);
+        call.bytes(name.as_bytes());
+        call.scratch = name;
         call.number(keys.len() as i64);
         let mut databases = Vec::new();
         let mut elsewhere = false;

@@ -1,7 +1,7 @@
 #!lua name=freshet1
 -- The cache's side of the coherence protocol; ARCHITECTURE.md tells the rules.
--- The digit in the names is the version of this interface: a proxy of another
--- version loads a library of its own beside it.
+-- The digit in the names is the version of what the keys hold. When it is loaded, digits
+-- that tell this text are put behind it: each build calls a library of its own.
 --
 -- Calls: KEYS are the clients' keys. ARGV[1] is the generation, ARGV[2] the
 -- databases: empty if all keys are in database 0, else a character for each
@@ -17,6 +17,9 @@ local function arrive()
 end
 
 local MARK = '\0f:gen'
+local HISTORY = '\0f:store'
+-- The generation before which the cache was emptied, until it is stamped again.
+local CLOSED = '\0f:closed'
 
 -- Whether key k has a hash tag of its own.
 local function tagged(k)
@@ -449,6 +452,44 @@ local function bury(keys, args, use)
   return redis.status_reply('OK')
 end
 
+-- Empties the cache of generations before ARGV[1], leaves it without a mark, and refuses the
+-- stamps of earlier generations, which may be under way still.
+local function close(_, args)
+  arrive()
+  local mark = call('GET', MARK)
+  if not mark or tonumber(mark) < tonumber(args[1]) then
+    call('FLUSHALL', 'ASYNC')
+    call('SET', CLOSED, args[1])
+  end
+  return redis.status_reply('OK')
+end
+
+-- Looks at keys and changes nothing. ARGV: generation, databases, bytes at most.
+-- The cache's clock (ms), then of each key: companion, PEXPIRETIME, type, content (of a
+-- string its bytes, else as DUMP tells it). Ends early when that is enough.
+local function inspect(keys, args, use)
+  local left = tonumber(args[3])
+  local clock = call('TIME')
+  local answers = { clock[1] * 1000 + math.floor(clock[2] / 1000) }
+  for i, k in ipairs(keys) do
+    use(i)
+    local kind = call('TYPE', k).ok
+    local content = false
+    if kind == 'string' then
+      content = call('GET', k)
+    elseif kind ~= 'none' then
+      content = call('DUMP', k)
+    end
+    answers[i + 1] = { call('GET', companion_of(k)), call('PEXPIRETIME', k), kind, content }
+    left = left - (content and #content or 0)
+    if left <= 0 then
+      break
+    end
+  end
+  return answers
+end
+
+-- ARGV: generation, databases, the store's history.
 -- Empties the cache and stamps it, unless it holds that generation or a later one.
 local function open(_, args)
   arrive()
@@ -456,11 +497,17 @@ local function open(_, args)
   if mark and tonumber(mark) >= tonumber(args[1]) then
     return redis.error_reply('FENCED the cache holds generation ' .. mark)
   end
+  local closed = call('GET', CLOSED)
+  if closed and tonumber(closed) > tonumber(args[1]) then
+    return redis.error_reply('FENCED the cache waits for generation ' .. closed)
+  end
   call('FLUSHALL', 'ASYNC')
   for db = 0, 15 do
     call('SELECT', db)
     call('SET', MARK, args[1])
   end
+  call('SELECT', 0)
+  call('SET', HISTORY, args[3])
   return redis.status_reply('OK')
 end
 
@@ -486,4 +533,6 @@ redis.register_function { function_name = 'freshet1_stage', callback = guarded(s
 redis.register_function { function_name = 'freshet1_fill', callback = guarded(fill) }
 redis.register_function { function_name = 'freshet1_observe', callback = guarded(fill), flags = OOM }
 redis.register_function { function_name = 'freshet1_bury', callback = guarded(bury), flags = OOM }
+redis.register_function { function_name = 'freshet1_close', callback = close, flags = OOM }
+redis.register_function { function_name = 'freshet1_inspect', callback = guarded(inspect), flags = { 'no-writes' } }
 redis.register_function { function_name = 'freshet1_open', callback = open, flags = OOM }

@@ -2,7 +2,11 @@
 //! reads, pooled ones for the calls of the protocol.
 
 mod content;
+mod inspect;
+pub(super) mod library;
 mod staging;
+
+pub use inspect::{Companion, Found, Held, Inspected, Name};
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +16,8 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::staging::{is_large, without_large};
 use super::call::{self, Call, Function};
-use super::link::LinkOptions;
+use super::link::{LinkOptions, OnRecord, same_server};
+use super::sentinel::LastKnown;
 use super::{
     Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies, Told,
 };
@@ -21,11 +26,11 @@ use crate::config;
 use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
 use crate::tls;
 
-/// The library that runs in the cache.
-const LIBRARY: &str = include_str!("functions.lua");
-
 /// The mark of the generation, in database 0.
 const MARK: &[u8] = b"\0f:gen";
+
+/// A note of the store's history, in database 0: nothing here is older than what it names.
+const HISTORY: &[u8] = b"\0f:store";
 
 /// Keys that begin so are Freshet's own names in the cache; a client's key
 /// of such a name is served from the store alone.
@@ -54,12 +59,21 @@ pub struct Cache {
     pool: bb8::Pool<Manager>,
     pool_size: u32,
     pipes: Vec<Shared>,
-    /// The server that holds the current generation, once that is known.
-    holder: Mutex<Option<String>>,
     clock: RemoteClock,
     lives: Lives,
     on_allkeys_eviction: config::AllkeysEviction,
     warned: AtomicBool,
+}
+
+/// What a new connection found.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    /// Who answers.
+    pub identity: Identity,
+    /// Which generation it holds.
+    pub mark: Option<Generation>,
+    /// The note of the store's history that goes with it.
+    pub history: Option<String>,
 }
 
 /// The shared connection of one database and protocol, opened when first used.
@@ -75,15 +89,20 @@ impl Cache {
     /// # Errors
     /// If the TLS settings cannot be used.
     pub fn new(settings: &config::Redis, lives: &config::Cache) -> Result<Self, tls::TlsError> {
-        let tls = match settings.url.transport {
-            config::RedisTransport::Tls { .. } => {
+        let uses_tls = match &settings.url.transport {
+            config::RedisTransport::Tls(_) => true,
+            config::RedisTransport::Sentinel(url) => url.uses_tls,
+            _ => false,
+        };
+        let tls = match uses_tls {
+            true => {
                 let identity = settings
                     .tls_certificate
                     .as_deref()
                     .zip(settings.tls_key.as_deref());
                 Some(tls::client(settings.tls_ca.as_deref(), identity)?)
             }
-            _ => None,
+            false => None,
         };
         let password = settings
             .password
@@ -93,6 +112,13 @@ impl Cache {
             url: settings.url.clone(),
             password: password.map(|secret| secret.reveal().to_owned()),
             tls,
+            sentinel_user: settings.sentinel_user.clone(),
+            sentinel_password: settings
+                .sentinel_password
+                .as_ref()
+                .map(|secret| secret.reveal().to_owned()),
+            last_known: LastKnown::default(),
+            on_record: OnRecord::default(),
             connect_timeout: settings.connect_timeout,
             reply_timeout: settings.reply_timeout,
         };
@@ -109,7 +135,6 @@ impl Cache {
             pool,
             pool_size: u32::from(settings.pool_size),
             pipes: (0..2 * DATABASES).map(|_| Shared::default()).collect(),
-            holder: Mutex::new(None),
             clock: RemoteClock::new(),
             on_allkeys_eviction: lives.on_allkeys_eviction,
             warned: AtomicBool::new(false),
@@ -196,20 +221,7 @@ impl Cache {
     }
 
     fn check_holder(&self, found: &Identity) -> Result<(), CacheError> {
-        let holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        match holder.as_deref() {
-            _ if !found.is_primary => Err(CacheError::Stranger("it is a replica".into())),
-            Some(run_id) if run_id != found.run_id => Err(CacheError::Stranger(format!(
-                "run_id {}, expected {run_id}",
-                found.run_id
-            ))),
-            Some(_) => Ok(()),
-            // Whoever answers may hold an older state with the mark of a generation that is still in use
-            // on another server: what it confirms is worth nothing.
-            None => Err(CacheError::Unreachable(
-                "no server is in use as the cache".into(),
-            )),
-        }
+        self.options.on_record.check_use(found)
     }
 
     /// A cache that may evict any key may lose the note of a write in flight: the
@@ -234,37 +246,102 @@ impl Cache {
         Ok(())
     }
 
-    /// From now on only the server `run_id` counts as the cache; `None`: none does, and no call is made.
+    /// From now on only this server counts as the cache; `None`: none does, and no call is made.
     /// Connections to another are closed.
-    pub fn set_holder(&self, run_id: Option<&str>) {
-        *self.holder.lock().unwrap_or_else(PoisonError::into_inner) = run_id.map(ToOwned::to_owned);
+    pub fn set_holder(&self, run_id: Option<&str>, replication_id: Option<&str>) {
+        self.options.on_record.set(run_id, replication_id);
         for shared in &self.pipes {
             let mut current = shared
                 .current
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            if current
-                .as_ref()
-                .is_some_and(|pipe| Some(pipe.identity().run_id.as_str()) != run_id)
-            {
+            if current.as_ref().is_some_and(|pipe| {
+                run_id.is_none() || same_server(pipe.identity(), run_id, replication_id).is_err()
+            }) {
                 *current = None;
             }
         }
     }
 
-    /// Connects anew and tells who answers, and which generation it holds.
-    pub async fn probe(&self) -> Result<(Identity, Option<Generation>), CacheError> {
+    /// Connects anew and tells who answers, and what it holds.
+    pub async fn probe(&self) -> Result<Probe, CacheError> {
+        let (probe, _) = self.connect_and_probe().await?;
+        Ok(probe)
+    }
+
+    async fn connect_and_probe(&self) -> Result<(Probe, Connection), CacheError> {
         let mut connection = Connection::open(&self.options).await?;
-        let mark = connection
-            .call(Request::from_args(&[b"GET", MARK]).raw())
-            .await?;
-        let mark = match mark {
-            Reply::Bulk(text) => std::str::from_utf8(&text).ok().and_then(|t| t.parse().ok()),
-            _ => None,
+        let request = Request::from_args(&[b"MGET", MARK, HISTORY]);
+        let reply = connection.call(request.raw()).await?;
+        let mut texts = match reply {
+            Reply::Array(items) => items.into_iter().map(|item| match item {
+                Reply::Bulk(text) => Some(String::from_utf8_lossy(&text).into_owned()),
+                _ => None,
+            }),
+            _ => return Err(CacheError::Refused("MGET gave no array".into())),
+        };
+        let mark = texts.next().flatten().and_then(|text| text.parse().ok());
+        let probe = Probe {
+            identity: connection.identity().clone(),
+            mark: mark.map(Generation),
+            history: texts.next().flatten(),
         };
         self.read_clock(&mut connection).await?;
         self.check_policy(connection.identity())?;
-        Ok((connection.identity().clone(), mark.map(Generation)))
+        Ok((probe, connection))
+    }
+
+    /// Like [`Self::probe`]; and if it is the server of these ids with this generation, notes there
+    /// how far the store's history is known to go.
+    pub async fn renew(
+        &self,
+        generation: Generation,
+        (run_id, replication_id): (Option<&str>, Option<&str>),
+        history: Option<&str>,
+    ) -> Result<Probe, CacheError> {
+        let (probe, mut connection) = self.connect_and_probe().await?;
+        same_server(&probe.identity, run_id, replication_id)?;
+        if probe.mark != Some(generation) {
+            return Err(CacheError::Fenced(
+                "it was emptied, or restored from a copy".into(),
+            ));
+        }
+        if let Some(history) = history {
+            let note = Request::from_args(&[b"SET", HISTORY, history.as_bytes()]);
+            match connection.call(note.raw()).await {
+                // The note stays as it was: it names less, so less is noticed.
+                Ok(_) | Err(CacheError::Full) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(probe)
+    }
+
+    /// Deletes what the server on record holds of the generations before `generation`, so that nobody can
+    /// have it as a hit. `false`: that server is not to be reached.
+    ///
+    /// Another server at the address of a URL without Sentinel means that the one on record is gone.
+    pub async fn close(
+        &self,
+        generation: Generation,
+        run_id: Option<&str>,
+    ) -> Result<bool, CacheError> {
+        let mut connection = Connection::open(&self.options).await?;
+        let found = connection.identity();
+        let Some(run_id) = run_id else {
+            return Ok(false);
+        };
+        if found.run_id != run_id {
+            let is_sentinel = matches!(
+                self.options.url.transport,
+                config::RedisTransport::Sentinel(_)
+            );
+            return Ok(!is_sentinel);
+        }
+        load_library(&mut connection).await?;
+        let call = Call::new(Function::Close, [].iter(), generation, 0);
+        connection.call(&call.finish()).await?;
+        Ok(true)
     }
 
     /// Puts this program's library into a cache that is in use already: it may
@@ -291,15 +368,26 @@ impl Cache {
         Ok(())
     }
 
-    /// Empties the cache and stamps it with `generation`. Returns the server's `run_id`.
-    pub async fn open(&self, generation: Generation) -> Result<Identity, CacheError> {
-        let mut connection = Connection::open(&self.options).await?;
+    /// A connection for [`Self::open`]: whoever cannot have one need not try.
+    pub async fn reach(&self) -> Result<Connection, CacheError> {
+        let connection = Connection::open(&self.options).await?;
         if !connection.identity().is_primary {
             return Err(CacheError::Stranger("it is a replica".into()));
         }
         self.check_policy(connection.identity())?;
+        Ok(connection)
+    }
+
+    /// Empties the cache and stamps it with `generation` of the store's `history`. Returns who it is.
+    pub async fn open(
+        &self,
+        mut connection: Connection,
+        generation: Generation,
+        history: Option<&str>,
+    ) -> Result<Identity, CacheError> {
         load_library(&mut connection).await?;
-        let call = Call::new(Function::Open, [].iter(), generation, 0);
+        let mut call = Call::new(Function::Open, [].iter(), generation, 1);
+        call.bytes(history.unwrap_or_default().as_bytes());
         connection.call(&call.finish()).await?;
         self.read_clock(&mut connection).await?;
         Ok(connection.identity().clone())
@@ -495,32 +583,6 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
 }
 
 async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {
-    let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", LIBRARY]);
+    let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", library::source()]);
     connection.call(request.raw()).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(run_id: &str) -> Identity {
-        Identity {
-            run_id: run_id.into(),
-            is_primary: true,
-            eviction: "noeviction".into(),
-        }
-    }
-
-    #[tokio::test]
-    async fn only_the_server_on_record_is_used() {
-        let config = config::Config::default();
-        let cache = Cache::new(&config.redis, &config.cache).unwrap();
-        let (one, other) = (server("one"), server("other"));
-        assert!(cache.check_holder(&one).is_err(), "none is on record");
-        cache.set_holder(Some("one"));
-        assert!(cache.check_holder(&one).is_ok());
-        assert!(cache.check_holder(&other).is_err());
-        cache.set_holder(None);
-        assert!(cache.check_holder(&one).is_err(), "it is out of use");
-    }
 }

@@ -7,11 +7,15 @@ mod frame;
 mod functions;
 mod link;
 mod pipe;
+mod sentinel;
 
 pub use call::{Applied, Fill, Look, Op, Told};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
-pub use functions::{Cache, Lives, RESERVED_PREFIX};
-pub use link::{Identity, Link, LinkOptions};
+pub use functions::{
+    Cache, Companion, Found, Held, Inspected, Lives, Name, Probe, RESERVED_PREFIX,
+};
+pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};
+pub use sentinel::LastKnown;

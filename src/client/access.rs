@@ -10,7 +10,7 @@ use super::subscribe;
 use super::users::{Account, DEFAULT_USER};
 use crate::acl::{Denied, User};
 use crate::command::args::is_word;
-use crate::command::{Call, flags};
+use crate::command::{Call, flags, once};
 use crate::model::{Protocol, Reply};
 use crate::resp::parse_integer;
 
@@ -43,6 +43,13 @@ pub fn admit(client: &Client, hub: &Hub, call: &Call) -> Result<(), Reply> {
     let is_queueing = matches!(client.mode, Mode::Queueing(_));
     if is_queueing && flags.has(flags::NO_MULTI) {
         return Err(Reply::error("ERR Command not allowed inside a transaction"));
+    }
+    if is_queueing && call.token.is_some() && call.command.name != once::NAME {
+        return Err(Reply::error(format!(
+            "ERR {} is not allowed inside a transaction with a command behind it: without one, it \
+             makes the block once",
+            once::NAME
+        )));
     }
     judge(client, hub, call)?;
     subscribe::admit(client, call)

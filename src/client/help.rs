@@ -13,6 +13,7 @@ pub fn reply(family: &str) -> Option<Reply> {
         "MODULE" => MODULE,
         "OBJECT" => OBJECT,
         "PUBSUB" => PUBSUB,
+        "SCRIPT" => SCRIPT,
         "SLOWLOG" => SLOWLOG,
         "XGROUP" => XGROUP,
         "XINFO" => XINFO,
@@ -193,6 +194,25 @@ SHARDCHANNELS [<pattern>]
     Return the currently active shard level channels matching a <pattern> (default: '*').
 SHARDNUMSUB [<shardchannel> ...]
     Return the number of subscribers for the specified shard level channel(s)
+HELP
+    Prints this help.";
+
+const SCRIPT: &str = "\
+SCRIPT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:
+DEBUG (YES|SYNC|NO)
+    Set the debug mode for subsequent scripts executed.
+EXISTS <sha1> [<sha1> ...]
+    Return information about the existence of the scripts in the script cache.
+FLUSH [ASYNC|SYNC]
+    Flush the Lua scripts cache. Very dangerous on replicas.
+    When called without the optional mode argument, the behavior is determined by the
+    lazyfree-lazy-user-flush configuration directive. Valid modes are:
+    * ASYNC: Asynchronously flush the scripts cache.
+    * SYNC: Synchronously flush the scripts cache.
+KILL
+    Kill the currently executing Lua script.
+LOAD <script>
+    Load a script into the scripts cache without executing it.
 HELP
     Prints this help.";
 

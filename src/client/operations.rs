@@ -33,6 +33,8 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
         "SHUTDOWN" => {
             Reply::error("ERR Freshet is not stopped by its clients; send the process SIGTERM")
         }
+        "REPLICAOF" | "SLAVEOF" => replica_of(call),
+        "FAILOVER" => failover(call),
         "MODULE|LIST" => Reply::Array(Vec::new()),
         "MEMORY|DOCTOR" => Reply::Verbatim(
             *b"txt",
@@ -52,6 +54,23 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
 
 fn no_cluster() -> Reply {
     Reply::error("ERR This instance has cluster support disabled")
+}
+
+/// A Redis that is nobody's replica stays so by `NO ONE`.
+fn replica_of(call: &Call) -> Reply {
+    let is = |index, word| is_word(call.request.arg(index), word);
+    if is(1, "NO") && is(2, "ONE") {
+        return Reply::OK;
+    }
+    Reply::error("ERR Freshet replicates no other server: its data are in PostgreSQL")
+}
+
+/// What a Redis without replicas says.
+fn failover(call: &Call) -> Reply {
+    if call.request.len() == 2 && is_word(call.request.arg(1), "ABORT") {
+        return Reply::error("ERR No failover in progress.");
+    }
+    Reply::error("ERR FAILOVER requires connected replicas.")
 }
 
 /// There are no replicas to wait for, so the answer is known at once.

@@ -10,7 +10,7 @@ use super::registry::{Entry, Subscribed, Tracks};
 use super::tracking::Tracked;
 use super::transaction::{Block, Watchlist};
 use super::users::Account;
-use crate::command::{Call, flags};
+use crate::command::{Call, Class, flags};
 use crate::flow::Origin;
 use crate::model::{Db, Protocol};
 use crate::pubsub::{Listens, Mailbox, Space, Subscriptions};
@@ -166,9 +166,12 @@ impl Client {
         tracked.after_command();
     }
 
-    /// What the data path must know of this connection.
-    pub fn origin(&self) -> Origin {
+    /// What the data path must know of this connection to run `calls`.
+    pub fn origin(&self, calls: &[Call]) -> Origin {
+        let runs_scripts = calls.iter().any(|call| call.command.class == Class::Script);
+        let user = self.user.as_ref().filter(|_| runs_scripts);
         Origin {
+            user: user.map(|user| user.rules()),
             db: self.db,
             protocol: self.protocol,
             client: self.entry.id,

@@ -106,6 +106,7 @@ fn class_name(class: Class) -> &'static str {
         Class::Read => "read",
         Class::Expiry => "expiry",
         Class::Write => "write",
+        Class::Script => "script",
         Class::Keyspace => "keyspace",
         Class::Flush => "flush",
         Class::Transaction => "transaction",

@@ -19,10 +19,13 @@ use super::access::admit_again;
 use super::hub::Hub;
 use super::local::{self, After};
 use super::state::{Client, Mode, Replies};
-use crate::command::{Call, Class, wrong_arity};
-use crate::flow::{Seen, Step};
+use crate::command::{Call, Class, Token, once, wrong_arity};
+use crate::flow::{Origin, Seen, Step};
 use crate::model::{Db, Key, Reply};
 use crate::resp;
+
+/// The classes of commands that are done in one transaction.
+const UNIT: &[Class] = &[Class::Read, Class::Expiry, Class::Write, Class::Script];
 
 /// What a queued command costs beside its bytes, as accounted.
 const QUEUED_BYTES: usize = 128;
@@ -55,6 +58,31 @@ impl Block {
     pub fn calls(&self) -> &[Call] {
         &self.calls
     }
+
+    /// Under which token the block is made once: its first command says so.
+    fn token(&self) -> Option<&Token> {
+        self.calls.first().and_then(|call| call.token.as_ref())
+    }
+
+    /// Why `call` cannot come next in the block because that, or this, is about a token: what a repeat
+    /// is answered stands in the transaction of the block, so nothing may run beside that.
+    fn refusal_for_once(&self, call: &Call) -> Option<Reply> {
+        if call.command.name == once::NAME {
+            let text = format!("ERR {} must be the first command of its block", once::NAME);
+            return (!self.calls.is_empty()).then(|| Reply::error(text));
+        }
+        let is_on_keys = matches!(
+            call.command.class,
+            Class::Read | Class::Expiry | Class::Write
+        );
+        (self.token().is_some() && !is_on_keys).then(|| {
+            Reply::error(format!(
+                "ERR a block made once ({}) can have only commands on named keys, not '{}'",
+                once::NAME,
+                call.command.name.to_ascii_lowercase()
+            ))
+        })
+    }
 }
 
 /// Whether `call` waits for EXEC, if its client is between MULTI and EXEC.
@@ -77,6 +105,10 @@ pub fn queue(client: &mut Client, hub: &Hub, mut call: Call) -> Result<(), Reply
     // As in Redis: what will be refused need not be kept.
     if block.is_broken {
         return Ok(());
+    }
+    if let Some(refusal) = block.refusal_for_once(&call) {
+        block.is_broken = true;
+        return Err(refusal);
     }
     // Its own copy: it must not keep a whole read buffer alive.
     call.request = call.request.detached();
@@ -131,6 +163,10 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Reply, Afte
         }
         "WATCH" if is_queueing => Reply::error("ERR WATCH inside MULTI is not allowed"),
         "WATCH" => watch(client, hub, call).await,
+        once::NAME => Reply::error(format!(
+            "ERR {} without a command makes a MULTI block once, as its first command",
+            once::NAME
+        )),
         "UNWATCH" => {
             client.watched = Watchlist::default();
             Reply::OK
@@ -192,12 +228,20 @@ async fn exec(client: &mut Client, hub: &Hub) -> (Reply, After) {
     let _held = hub.working().hold(block.bytes).await;
     client.remember_block(hub, &block.calls);
     let started = Instant::now();
-    let replies: Vec<Option<Reply>> = block
+    let mut replies: Vec<Option<Reply>> = block
         .calls
         .iter()
         .map(|call| admit_again(client, hub, call))
         .collect();
+    let token = block.token().cloned();
+    if token.is_some() {
+        if let Some(refusal) = replies.iter().flatten().next() {
+            return (refusal.clone(), After::Continue);
+        }
+        replies[0] = Some(Reply::OK);
+    }
     let mut run = Run {
+        token,
         steps: place(client.db, &block.calls, &replies),
         watched: watched.keys.into_iter().collect(),
         replies,
@@ -220,14 +264,15 @@ fn place(mut db: Db, calls: &[Call], refused: &[Option<Reply>]) -> Vec<Step> {
         if call.command.name == "SELECT" && refused.is_none() {
             db = local::selected(call).unwrap_or(db);
         }
-        let call = call.clone();
-        Step { db, call }
+        Step::new(db, call.clone())
     };
     calls.iter().zip(refused).map(step).collect()
 }
 
 /// A block being run.
 struct Run {
+    /// Under which token it is made once.
+    token: Option<Token>,
     steps: Vec<Step>,
     /// What the first unit must find unchanged.
     watched: Vec<(Key, Seen)>,
@@ -241,6 +286,8 @@ impl Run {
     /// Runs everything; an error is EXEC's reply, and nothing was done.
     async fn all(&mut self, client: &mut Client, hub: &Hub) -> Result<(), Reply> {
         let mut from = 0;
+        let calls: Vec<Call> = self.steps.iter().map(|step| step.call.clone()).collect();
+        let origin = client.origin(&calls);
         loop {
             let is_flush = |index: &usize| {
                 let class = self.steps[*index].call.command.class;
@@ -248,7 +295,7 @@ impl Run {
             };
             let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, client.entry.id, from, end).await {
+            match self.part(hub, &origin, from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}
@@ -264,19 +311,27 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
+    async fn part(
+        &mut self,
+        hub: &Hub,
+        origin: &Origin,
+        from: usize,
+        end: usize,
+    ) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };
         let unit: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
-            .filter(|index| of_class(index, &[Class::Read, Class::Expiry, Class::Write]))
+            .filter(|index| of_class(index, UNIT))
             .collect();
         let lists: Vec<usize> = (from..end)
             .filter(|index| self.replies[*index].is_none())
             .filter(|index| of_class(index, &[Class::Keyspace]))
             .collect();
-        let first_write = unit.iter().find(|index| of_class(index, &[Class::Write]));
+        let first_write = unit
+            .iter()
+            .find(|index| of_class(index, &[Class::Write, Class::Script]));
         let early = first_write.map_or(0, |first| lists.partition_point(|at| at < first));
         for index in &lists[..early] {
             self.whole(hub, *index).await;
@@ -284,7 +339,11 @@ impl Run {
         if !unit.is_empty() || !self.watched.is_empty() {
             let steps = unit.iter().map(|index| self.steps[*index].clone());
             let watched = std::mem::take(&mut self.watched);
-            let replies = hub.flow.transact(steps.collect(), watched, client).await?;
+            let token = self.token.take();
+            let flow = &hub.flow;
+            let replies = flow
+                .transact(steps.collect(), watched, origin, token)
+                .await?;
             // A watched key has changed.
             let replies = replies.ok_or(Reply::NullArray)?;
             for (index, reply) in unit.iter().zip(replies) {
@@ -309,7 +368,7 @@ impl Run {
     }
 
     async fn whole(&mut self, hub: &Hub, index: usize) {
-        let Step { db, call } = &self.steps[index];
+        let Step { db, call, .. } = &self.steps[index];
         self.replies[index] = Some(hub.flow.whole(call, *db).await);
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Event, EventClasses, Key};
+use crate::model::{Event, EventClasses, Key, Request};
 
 /// A key that a commit changed.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,9 @@ pub trait Audience: Send + Sync {
 
     /// These events happened, in this order.
     fn hear_events(&self, events: &[Event]);
+
+    /// A script asked for this `PUBLISH` or `SPUBLISH`.
+    fn publish(&self, request: &Request);
 
     /// These keys changed.
     fn hear_changes(&self, changes: &[Change<'_>]);

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::Job;
-use super::plan::{Plan, authors, is_reserved, run, units};
+use super::once::{Keeping, Tokens};
+use super::plan::{Plan, authors, is_reserved, run, tokens, units};
 use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
@@ -14,6 +15,7 @@ use crate::command::Class;
 use crate::engine::{Need, Workspace, replay};
 use crate::fault::{self, Point};
 use crate::model::{Effect, Event, Generation, Key, UnixMs, Value, Version};
+use crate::script::Deed;
 use crate::store::{
     self, Change, FenceState, Guard, LoadRequest, RowState, Session, Store, StoreError, Written,
 };
@@ -42,20 +44,24 @@ pub(super) struct Prepared {
     /// One for each unit, in order.
     pub(super) replies: Vec<Answer>,
     changed: Vec<(Key, Effect, Version)>,
+    /// Whether replies are kept with their tokens.
+    keeps: bool,
     seen: Vec<(Key, Version)>,
     events: Vec<Event>,
+    deeds: Vec<Deed>,
     now: UnixMs,
 }
 
 impl Prepared {
     /// Whether nothing needs to be committed.
     pub(super) fn is_read_only(&self) -> bool {
-        self.changed.is_empty()
+        self.changed.is_empty() && !self.keeps
     }
 
     /// Tells what was committed. Called in the order of commits.
     pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
         audience.hear_events(&self.events);
+        do_deeds(&self.deeds, audience);
         if self.changed.is_empty() || !audience.wants_changes() {
             return;
         }
@@ -138,9 +144,27 @@ impl Prepared {
     /// The same batch, rolled back: only its id is taken out of the cache.
     pub(super) fn into_sweep(mut self) -> Self {
         self.events.clear();
+        self.deeds.clear();
         self.seen
             .extend(self.changed.drain(..).map(|(key, ..)| (key, Version(0))));
         self
+    }
+}
+
+/// Does what scripts asked for.
+fn do_deeds(deeds: &[Deed], audience: &dyn Audience) {
+    for deed in deeds {
+        match deed {
+            Deed::Publish(request) => audience.publish(request),
+            Deed::Log(level, line) => {
+                let line = String::from_utf8_lossy(line);
+                match level {
+                    0 => tracing::debug!(target: "freshet::script", "{line}"),
+                    1 | 2 => tracing::info!(target: "freshet::script", "{line}"),
+                    _ => tracing::warn!(target: "freshet::script", "{line}"),
+                }
+            }
+        }
     }
 }
 
@@ -188,12 +212,14 @@ enum Cause {
     Moved(Refusal),
     /// Calls needed more than was loaded: this.
     Short(Vec<(Key, Need)>),
+    /// A unit must not commit.
+    Poisoned(Refusal),
 }
 
 impl Failure {
     /// Whether the connection ended: a statement that commits by itself may have done so.
     pub(super) fn is_lost(&self) -> bool {
-        matches!(self.cause, Cause::Store(StoreError::Lost(_)))
+        matches!(&self.cause, Cause::Store(error) if error.is_unanswered())
     }
 
     fn early(cause: Cause) -> Self {
@@ -232,7 +258,14 @@ impl<'a> Batch<'a> {
     /// A batch that needs nothing loaded, with its effects; not begun.
     pub(super) fn plan_blind(&self, jobs: &[Job]) -> Prepared {
         let now = self.store.clock().now();
-        let plan = run(jobs, Workspace::default(), &[], &[], now);
+        let plan = run(
+            jobs,
+            Workspace::default(),
+            (&[], &[]),
+            Tokens::default(),
+            now,
+            0,
+        );
         let versions = vec![Version(0); plan.changes.len()];
         self.prepared(plan, versions)
     }
@@ -294,12 +327,16 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        keeping: Keeping,
+        rounds: u32,
     ) -> Result<Prepared, Failure> {
-        let (plan, versions) = self.load_and_write(session, jobs, needs).await?;
+        let loaded = self.load_and_write(session, jobs, needs, (keeping, rounds));
+        let (plan, versions) = loaded.await?;
         Ok(self.prepared(plan, versions))
     }
 
     fn prepared(&self, plan: Plan, versions: Vec<Version>) -> Prepared {
+        let keeps = plan.kept.is_ok_and(|kept| !kept.is_empty());
         let changed = plan
             .changes
             .into_iter()
@@ -313,8 +350,10 @@ impl<'a> Batch<'a> {
             attempt: self.attempt,
             replies: plan.replies,
             changed,
+            keeps,
             seen: plan.seen,
             events: plan.events,
+            deeds: plan.deeds,
             now: plan.now,
         }
     }
@@ -324,13 +363,15 @@ impl<'a> Batch<'a> {
         session: &Session,
         jobs: &[Job],
         needs: BTreeMap<Key, Need>,
+        (keeping, rounds): (Keeping, u32),
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
             .map(|(key, need)| LoadRequest::new(key, need))
             .collect();
-        let (guard, locked, now) = session
-            .begin_and_load(self.attempt, &requests)
+        let tokens: Vec<&[u8]> = tokens(jobs);
+        let (guard, (locked, now), kept) = session
+            .begin_and_load(self.attempt, &requests, &tokens)
             .await
             .map_err(|e| Failure::early(Cause::Store(e)))?;
         self.check(&guard).map_err(Failure::early)?;
@@ -338,24 +379,35 @@ impl<'a> Batch<'a> {
         for (request, locked) in requests.iter().zip(&locked) {
             workspace.load(request.key.clone(), locked.loaded.clone());
         }
-        let plan = run(jobs, workspace, &requests, &locked, now);
+        let tokens = Tokens::new(kept, keeping);
+        let plan = run(jobs, workspace, (&requests, &locked), tokens, now, rounds);
         if plan.is_short {
             return Err(Failure::early(Cause::Short(plan.wanted)));
         }
-        if plan.changes.is_empty() && plan.held.is_empty() {
+        let kept = match &plan.kept {
+            Ok(kept) => kept,
+            Err(refusal) => return Err(Failure::early(Cause::Poisoned(refusal.clone()))),
+        };
+        if plan.changes.is_empty() && plan.held.is_empty() && kept.is_empty() {
             return Ok((plan, Vec::new()));
         }
         let changes = plan.stored();
         let keys: Vec<&Key> = plan.changes.iter().map(|(key, ..)| key).collect();
-        let (written, held, begun) = tokio::join!(
+        let (written, held, first, begun) = tokio::join!(
             session.write(&changes, plan.now),
             session.hold_absent(&plan.held, plan.now),
+            session.keep(kept, keeping.ends(plan.now)),
             self.begin(&keys)
         );
         let written = written.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         let held = held.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         begun.map_err(|cause| self.begun(cause, plan.keys()))?;
-        let written = if held { written } else { Written::Contended };
+        let first = first.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
+        let written = if held && first {
+            written
+        } else {
+            Written::Contended
+        };
         let versions = self.versions(written, &plan)?;
         drop(changes);
         Ok((plan, versions))
@@ -404,6 +456,7 @@ impl<'a> Batch<'a> {
                 Attempt::Again(Refusal::Unsettled)
             }
             Cause::Short(wanted) => Attempt::Short(wanted),
+            Cause::Poisoned(refusal) => Attempt::Poisoned(refusal),
             Cause::Moved(refusal) => {
                 if refusal == Refusal::Unsettled {
                     self.fence.left(self.phase).await;
@@ -431,7 +484,7 @@ impl<'a> Batch<'a> {
             StoreError::DeclaredDead => {
                 let proxy = self.attempt.proxy;
                 tracing::warn!(proxy, "this proxy was declared dead: it registers anew");
-                self.fence.registration_lost();
+                self.fence.registration_lost(proxy);
                 Cause::Moved(Refusal::Unsettled)
             }
             StoreError::FenceMoved => {
@@ -472,6 +525,7 @@ fn expected(phase: Phase) -> (Generation, FenceState) {
     match phase {
         Phase::Active(generation) => (generation, FenceState::Active),
         Phase::Bypass(generation) => (generation, FenceState::Bypass),
-        Phase::Closing(generation) => (generation, FenceState::Closing),
+        // Nothing is made in these.
+        Phase::Closing(generation) | Phase::Apart(generation) => (generation, FenceState::Closing),
     }
 }

@@ -120,7 +120,7 @@ impl Looks {
 fn expired(key: &Key) -> Unit {
     let command = &command::EXPIRED;
     let request = Request::from_args(&[command.name.as_bytes(), &key.name]);
-    Unit::single(key.db, Call { command, request })
+    Unit::single(key.db, Call::new(command, request))
 }
 
 fn earlier(time: UnixMs, by: Duration) -> UnixMs {

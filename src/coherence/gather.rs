@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::batch::{Batch, Failure, Prepared};
 use super::lane::Job;
-use super::plan::{Wanted, needs};
+use super::plan::{Wanted, is_blind, needs};
 use super::{Fence, Phase};
 use crate::cache::Cache;
 use crate::store::{Session, Store};
@@ -62,7 +62,7 @@ impl Gathering {
     /// Gives the job back if it does not fit.
     fn add(&mut self, job: Job, max_units: usize, max_bytes: usize) -> Result<(), Job> {
         let (units, bytes) = (self.units + job.units.len(), self.bytes + job.bytes);
-        if units > max_units || bytes > max_bytes {
+        if units > max_units || bytes > max_bytes || job.is_alone {
             return Err(job);
         }
         (self.units, self.bytes) = (units, bytes);
@@ -119,7 +119,7 @@ impl Gatherer {
             }
         };
         let mut batch = Gathering::new(first);
-        loop {
+        while !batch.jobs[0].is_alone {
             let next = match self.queue.try_recv() {
                 Ok(job) => Some(job),
                 Err(_) if self.is_enough(batch.units) => None,
@@ -150,7 +150,7 @@ impl Gatherer {
         };
         // A begin takes the keys out of the cache: not for writes that would only
         // be refused, while reads of them could go on.
-        if !is_open(&self.session) || !needs(jobs, &Wanted::default()).is_empty() {
+        if !is_open(&self.session) || !is_blind(jobs, &needs(jobs, &Wanted::default())) {
             return None;
         }
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::gather::{Gatherer, SharedSession};
 use super::meters::LaneMeters;
+use super::once::Keeping;
 use super::plan::Wanted;
 use super::worker::Worker;
 use super::{Answer, Audience, Fence, Refusal, Unit, Waiting};
@@ -29,6 +30,8 @@ const APPLIES_MAX: usize = 4;
 pub(super) struct Job {
     pub(super) units: Vec<Unit>,
     pub(super) bytes: usize,
+    /// No other job commits with it.
+    pub(super) is_alone: bool,
     /// The classes of events that are wanted of them.
     pub(super) events: EventClasses,
     answer: oneshot::Sender<Result<Vec<Answer>, Refusal>>,
@@ -46,6 +49,7 @@ impl Job {
         Self {
             units: vec![unit],
             bytes: 0,
+            is_alone: true,
             events: self.events,
             answer,
             _room: None,
@@ -143,6 +147,7 @@ impl Lane {
             waiting: Arc::clone(&waiting),
             wanted: Wanted::default(),
             unknown_timeout: settings.unknown_timeout,
+            keeping: Keeping::new(settings),
             numbers,
             audience: Arc::clone(&audience),
         };
@@ -180,11 +185,13 @@ impl Lane {
         );
         let (answer, answered) = oneshot::channel();
         let _counted = Counted::new(&self.in_flight, count);
+        let is_alone = units.iter().any(|unit| unit.done().is_some());
         match self
             .jobs
             .send(Job {
                 units,
                 bytes,
+                is_alone,
                 events: self.audience.event_classes(),
                 answer,
                 _room: Some(room),
@@ -196,6 +203,11 @@ impl Lane {
                 .unwrap_or(Err(Refusal::Unknown("the commit lane ended".into()))),
             Err(_) => Err(Refusal::Stopping),
         }
+    }
+
+    /// The classes of events that anybody may want to hear of.
+    pub(super) fn event_classes(&self) -> EventClasses {
+        self.audience.event_classes()
     }
 
     /// Those who wait for what is committed here.

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
+use metrics::Gauge;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Refusal;
 use crate::engine::Loaded;
 use crate::model::{Generation, UnixMs};
 use crate::store::{FenceState, LoadRequest, Snapshot, Store, StoreError};
+use crate::telemetry;
 
 /// Requests that may wait; more wait in their senders.
 const QUEUE: usize = 1024;
 /// Requests in one statement at most.
 const GATHER: usize = 256;
-/// Statements under way at once.
-const WORKERS: usize = 2;
 
 /// Keys of one request, all from one snapshot of the store.
 #[derive(Debug)]
@@ -36,22 +36,45 @@ struct Request {
 #[derive(Clone)]
 pub struct Loader {
     queue: mpsc::Sender<Request>,
+    /// Requests that are not answered yet.
+    waiting: Gauge,
+}
+
+/// A request counted as waiting until this is dropped, also by a client that goes.
+struct Waits<'a>(&'a Gauge);
+
+impl<'a> Waits<'a> {
+    fn new(gauge: &'a Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 impl Loader {
-    /// Starts the workers.
-    pub fn start(store: &Arc<Store>) -> Self {
+    /// Starts the workers: so many statements are under way at once at most, however many
+    /// clients miss. A cache that came back empty is filled at the pace that they keep.
+    pub fn start(store: &Arc<Store>, workers: u16) -> Self {
         let (queue, requests) = mpsc::channel(QUEUE);
         let requests = Arc::new(tokio::sync::Mutex::new(requests));
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             tokio::spawn(work(Arc::clone(store), Arc::clone(&requests)));
         }
-        Self { queue }
+        Self {
+            queue,
+            waiting: metrics::gauge!(telemetry::LOADS_WAITING),
+        }
     }
 
     /// Loads `keys`, at least one, from one snapshot that is taken after this call.
     pub async fn load(&self, keys: Vec<LoadRequest>) -> Result<LoadedKeys, Refusal> {
         let (answer, answered) = oneshot::channel();
+        let _counted = Waits::new(&self.waiting);
         self.queue
             .send(Request { keys, answer })
             .await

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use ahash::AHashMap;
 
 use super::lane::Job;
-use super::{Answer, Seen, Step, Unit};
+use super::once::Tokens;
+use super::run::{Runner, is_held};
+use super::{Answer, Refusal, Step, Unit};
 use crate::cache::RESERVED_PREFIX;
-use crate::engine::{self, Need, Workspace};
+use crate::engine::{self, Need, Needs, Workspace};
 use crate::model::{Effect, Event, EventClasses, Key, UnixMs, Version};
-use crate::store::{Change, LoadRequest, Locked, RowState};
+use crate::script::Deed;
+use crate::store::{Change, Kept, LoadRequest, Locked, RowState};
 
 /// The effects of a batch, sorted by key, with what is known of each row.
 pub(super) struct Plan {
@@ -20,11 +23,15 @@ pub(super) struct Plan {
     /// Keys that were loaded and not changed.
     pub(super) seen: Vec<(Key, Version)>,
     pub(super) events: Vec<Event>,
+    /// What scripts want done once it is committed.
+    pub(super) deeds: Vec<Deed>,
     /// Keys without a row, not changed, that must not come to be meanwhile.
     pub(super) held: Vec<Key>,
     pub(super) now: UnixMs,
     /// Whether a call needed more than was loaded.
     pub(super) is_short: bool,
+    /// Replies to keep with their tokens; or why the batch must not commit.
+    pub(super) kept: Result<Vec<Kept>, Refusal>,
     /// What calls turned out to need besides, for the next attempt.
     pub(super) wanted: Vec<(Key, Need)>,
 }
@@ -55,20 +62,65 @@ const ROUNDS_MAX: u32 = 3;
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
     needs: Vec<(Key, Need)>,
+    /// How often an attempt fell short of each key.
+    shorts: AHashMap<Key, u32>,
     /// Attempts that fell short.
     rounds: u32,
 }
 
+/// So many elements of each key of a script are loaded ahead: all, if it is small.
+const SCRIPT_ELEMENTS: u64 = 32;
+
 impl Wanted {
     /// Notes what an attempt fell short of.
     pub(super) fn add(&mut self, more: Vec<(Key, Need)>) {
+        let mut keys: Vec<&Key> = more.iter().map(|(key, _)| key).collect();
+        keys.dedup();
+        for key in keys {
+            *self.shorts.entry(key.clone()).or_default() += 1;
+        }
         self.needs.extend(more);
         self.rounds += 1;
     }
+
+    /// Attempts that fell short.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
+    }
+}
+
+/// Whether a unit of them runs a script.
+pub(super) fn runs_scripts(jobs: &[Job]) -> bool {
+    units(jobs).any(|unit| unit.scripted.is_some())
+}
+
+/// What a step tells of its needs before it runs.
+pub(super) fn step_needs(step: &Step) -> Needs {
+    match &step.script {
+        None => engine::needs(&step.call, step.db),
+        Some(_) => script_keys(step).collect(),
+    }
+}
+
+fn script_keys(step: &Step) -> impl Iterator<Item = (Key, Need)> + '_ {
+    let keys = step.call.keys(step.db);
+    keys.map(|key| (key, Need::first(SCRIPT_ELEMENTS)))
+}
+
+/// What is known besides of what a unit with scripts needs.
+fn scripted_needs(unit: &Unit) -> impl Iterator<Item = (Key, Need)> + '_ {
+    let scripted = unit.scripted.iter();
+    scripted.flat_map(|scripted| {
+        let hints = scripted.hints.iter();
+        let hints = hints.map(|(key, need)| (key.clone(), need.clone()));
+        let effects = scripted.done.iter().flat_map(|done| &done.effects);
+        hints.chain(effects.map(|(key, _)| (key.clone(), Need::header())))
+    })
 }
 
 /// What must be loaded, `wanted` besides. If anything must, all keys of
-/// the batch are locked, so that every transaction takes its locks in key order.
+/// the batch are locked, so that every transaction takes its locks in key order. A unit that is
+/// made once looks at its keys: a repeat tells of them, and the cache must hear how new they are.
 pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
     let mut needs: BTreeMap<Key, Need> = BTreeMap::new();
     // Whether a key is new, or has ended, is known only if it is looked for.
@@ -80,33 +132,61 @@ pub(super) fn needs(jobs: &[Job], wanted: &Wanted) -> BTreeMap<Key, Need> {
                 .any(is_wanted)
     });
     for unit in units(jobs) {
-        for Step { db, call } in &unit.steps {
-            for (key, need) in engine::needs(call, *db) {
+        for step in &unit.steps {
+            for (key, need) in step_needs(step) {
                 needs.entry(key).or_default().add(need);
             }
             if looks_for_keys {
-                for key in call.keys(*db) {
+                for key in step.call.keys(step.db) {
                     needs.entry(key).or_default();
                 }
             }
+        }
+        for (key, need) in scripted_needs(unit) {
+            needs.entry(key).or_default().add(need);
         }
         for (key, _) in &unit.watched {
             needs.entry(key.clone()).or_default();
         }
     }
-    if !needs.is_empty() {
-        for Step { db, call } in units(jobs).flat_map(|unit| &unit.steps) {
-            for key in call.keys(*db) {
+    if !needs.is_empty() || has_tokens(jobs) {
+        for step in units(jobs).flat_map(|unit| &unit.steps) {
+            for key in step.call.keys(step.db) {
                 needs.entry(key).or_default();
             }
         }
     }
+    let is_scripted = runs_scripts(jobs);
     for (key, need) in &wanted.needs {
         let known = needs.entry(key.clone()).or_default();
         known.add(need.clone());
-        known.whole |= wanted.rounds >= ROUNDS_MAX;
+        // Scripts come to one key after the other: each has its own rounds.
+        let rounds = match is_scripted {
+            true => wanted.shorts.get(key).copied().unwrap_or(0),
+            false => wanted.rounds,
+        };
+        known.whole |= rounds >= ROUNDS_MAX;
     }
     needs
+}
+
+/// Whether nothing has to be looked at in the store before the batch is written, and
+/// nothing can turn out to have to be.
+pub(super) fn is_blind(jobs: &[Job], needs: &BTreeMap<Key, Need>) -> bool {
+    needs.is_empty() && !has_tokens(jobs) && !runs_scripts(jobs)
+}
+
+/// The tokens that the batch uses, sorted, each once.
+pub(super) fn tokens(jobs: &[Job]) -> Vec<&[u8]> {
+    let once = units(jobs).filter_map(|unit| unit.once.as_ref());
+    let mut tokens: Vec<&[u8]> = once.map(|once| once.token.bytes()).collect();
+    tokens.sort_unstable();
+    tokens.dedup();
+    tokens
+}
+
+fn has_tokens(jobs: &[Job]) -> bool {
+    units(jobs).any(|unit| unit.once.is_some())
 }
 
 pub(super) fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
@@ -114,25 +194,31 @@ pub(super) fn units(jobs: &[Job]) -> impl Iterator<Item = &Unit> {
 }
 
 /// What was loaded of each key.
-type Known<'a> = AHashMap<&'a Key, &'a Locked>;
+pub(super) type Known<'a> = AHashMap<&'a Key, &'a Locked>;
 
-/// Runs every unit in order on one workspace.
+/// Runs every unit in order on one workspace. `rounds` attempts fell short before.
 pub(super) fn run(
     jobs: &[Job],
-    mut workspace: Workspace,
-    requests: &[LoadRequest],
-    locked: &[Locked],
+    workspace: Workspace,
+    (requests, locked): (&[LoadRequest], &[Locked]),
+    tokens: Tokens,
     now: UnixMs,
+    rounds: u32,
 ) -> Plan {
     let known: Known<'_> = requests.iter().map(|r| &r.key).zip(locked).collect();
-    let mut events = None;
-    if jobs.iter().any(|job| job.events.is_active()) {
-        events = Some(Vec::new());
-    }
-    let replies: Vec<Answer> = units(jobs)
-        .map(|unit| run_unit(unit, &mut workspace, &known, now, events.as_mut()))
-        .collect();
-    let is_short = workspace.is_short();
+    let tells = jobs.iter().any(|job| job.events.is_active());
+    let mut runner = Runner::new((workspace, tokens), &known, now, tells, rounds);
+    let replies: Vec<Answer> = jobs.iter().flat_map(|job| runner.job(job)).collect();
+    let Runner {
+        mut workspace,
+        tokens,
+        events,
+        deeds,
+        touched,
+        is_disturbed,
+        ..
+    } = runner;
+    let is_short = workspace.is_short() || is_disturbed;
     let wanted = workspace.take_wanted().into_vec();
     let mut changes: Vec<(Key, Effect, RowState)> = workspace
         .take_effects()
@@ -157,17 +243,21 @@ pub(super) fn run(
         .filter(|(request, _)| !is_changed(&request.key))
         .map(|(request, locked)| (request.key.clone(), locked.loaded.version))
         .collect();
-    let held = held(units(jobs).zip(&replies), &known, is_changed);
+    let ran = units(jobs).zip(&replies).zip(&touched);
+    let ran = ran.filter_map(|(unit, touched)| Some((unit, touched.as_ref()?)));
+    let held = held(ran, &known, is_changed);
     Plan {
         replies,
         changes,
         contents,
         seen,
         events: events.unwrap_or_default(),
+        deeds,
         held,
         now,
         is_short,
         wanted,
+        kept: tokens.into_new(),
     }
 }
 
@@ -186,48 +276,24 @@ pub(super) fn authors(jobs: &[Job]) -> AHashMap<Key, Option<u64>> {
     authors
 }
 
-fn run_unit(
-    unit: &Unit,
-    workspace: &mut Workspace,
-    known: &Known<'_>,
-    now: UnixMs,
-    mut events: Option<&mut Vec<Event>>,
-) -> Answer {
-    let holds = |(key, seen): &(Key, Seen)| {
-        seen.allows(workspace.effect(key)) && known.get(key).is_some_and(|l| seen.holds(l))
-    };
-    unit.watched.iter().all(holds).then(|| {
-        let replies = unit.steps.iter();
-        replies
-            .map(|Step { db, call }| match &mut events {
-                Some(events) => engine::execute_telling(call, *db, workspace, now, events),
-                None => engine::execute(call, *db, workspace, now),
-            })
-            .collect()
-    })
-}
-
 /// A row that is missing locks nothing. A unit over several keys that relies on one
 /// of them being absent would see half of another proxy's unit that creates it,
 /// or commit beside it: such keys are held by placeholder rows.
 fn held<'a>(
-    answered: impl Iterator<Item = (&'a Unit, &'a Answer)>,
+    ran: impl Iterator<Item = ((&'a Unit, &'a Answer), &'a Vec<Key>)>,
     known: &Known<'_>,
     is_changed: impl Fn(&Key) -> bool,
 ) -> Vec<Key> {
     let mut held = Vec::new();
-    for (unit, answer) in answered {
-        let several = || {
-            unit.steps
-                .iter()
-                .any(|s| s.call.key_indices().nth(1).is_some())
-        };
-        if answer.is_none() || known.is_empty() || !(unit.is_block() || several()) {
+    for ((unit, answer), touched) in ran {
+        let is_done = matches!(answer, Answer::Done(_));
+        if !is_done || known.is_empty() || !is_held(unit, touched) {
             continue;
         }
-        let needed = unit.steps.iter().flat_map(|s| engine::needs(&s.call, s.db));
+        let needed = unit.steps.iter().flat_map(step_needs);
         let watched = unit.watched.iter().map(|(key, _)| key.clone());
-        let keys: Vec<Key> = needed.map(|(key, _)| key).chain(watched).collect();
+        let keys = needed.map(|(key, _)| key).chain(watched);
+        let keys: Vec<Key> = keys.chain(touched.iter().cloned()).collect();
         if unit.is_block() || keys.iter().any(&is_changed) {
             let is_free = |key: &Key| known.get(key).is_some_and(|locked| !locked.has_row);
             held.extend(

@@ -1,6 +1,7 @@
 //! Reads: hits, and the miss path look -> lease -> load -> fill -> answer.
 
 mod flight;
+mod scan;
 mod snapshot;
 mod writers;
 
@@ -13,8 +14,8 @@ use ahash::AHashMap;
 use tokio::sync::watch;
 
 use super::meters::ReadMeters;
-use super::{Fence, Lane, Loader, Phase, Refusal};
-use crate::cache::{Applied, Cache, CacheError, Look, Op, RESERVED_PREFIX, Told};
+use super::{Audience, Fence, Lane, Loader, Phase, Refusal};
+use crate::cache::{Applied, Cache, CacheError, Fill, Look, Op, RESERVED_PREFIX, Told};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Need, Workspace, replay};
 use crate::fault::{self, Point};
@@ -66,6 +67,7 @@ pub struct Reads {
     fence: Arc<Fence>,
     lane: Arc<Lane>,
     loader: Loader,
+    audience: Arc<dyn Audience>,
     /// Keys that this proxy is filling; the channel closes when a fill is over.
     flights: Mutex<AHashMap<Key, watch::Receiver<()>>>,
     tokens: AtomicU64,
@@ -80,6 +82,7 @@ impl Reads {
         fence: Arc<Fence>,
         lane: Arc<Lane>,
         loader: Loader,
+        audience: Arc<dyn Audience>,
     ) -> Self {
         let flights = Mutex::new(AHashMap::new());
         let tokens = AtomicU64::new(0);
@@ -90,10 +93,16 @@ impl Reads {
             fence,
             lane,
             loader,
+            audience,
             flights,
             tokens,
             meters,
         }
+    }
+
+    /// The store's time.
+    pub(super) fn now(&self) -> UnixMs {
+        self.store.clock().now()
     }
 
     /// Counts reads that the cache answered at once.
@@ -117,10 +126,13 @@ impl Reads {
             // `SINTERCARD 0 k` names none: the cache holds nothing that its answer needs.
             return self.answer_one(call, db).await;
         }
+        // The store tells which keys are missing.
+        let is_for_the_store =
+            any_reserved(&keys) || engine::is_for_the_store(call) || self.tells_misses();
         for round in 0..ROUNDS_MAX {
             let generation = match self.fence.settled().await {
                 Err(refusal) => return refusal.reply(),
-                Ok(Phase::Active(generation)) if !any_reserved(&keys) => generation,
+                Ok(Phase::Active(generation)) if !is_for_the_store => generation,
                 Ok(_) => break,
             };
             let waits = round < WAITS_MAX;
@@ -223,7 +235,20 @@ impl Reads {
                 version: found.version,
             })
             .collect();
-        self.fill(generation, token, &content).await?;
+        let fills = self.fill(generation, token, &content).await?;
+        if loaded
+            .keys
+            .iter()
+            .any(|key| scan::is_scan_of_many(call, &key.content))
+        {
+            // The cache tells it in parts, with its own cursors.
+            let is_filled = fills.iter().all(|fill| *fill == Fill::Set);
+            return Ok(if is_filled {
+                Round::Again
+            } else {
+                Round::Uncached
+            });
+        }
         let answer = answer(call, db, keys, &loaded.keys, loaded.now);
         Ok(answer.map_or(Round::Uncached, Round::Answer))
     }
@@ -233,11 +258,11 @@ impl Reads {
         generation: Generation,
         token: &str,
         content: &[Applied<'_>],
-    ) -> Result<(), Fault> {
+    ) -> Result<Vec<Fill>, Fault> {
         fault::reached(Point::BeforeFill).await;
         let fills = self.cache.fill(generation, token, content).await?;
         self.meters.fills(&fills);
-        Ok(())
+        Ok(fills)
     }
 
     /// Fills what is missing of several keys, so that the cache can answer all

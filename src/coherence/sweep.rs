@@ -13,6 +13,14 @@ const PAGE_ROWS: i64 = 2000;
 const COLLECT_ROWS: i64 = 2000;
 const COLLECT_STEPS: u32 = 50;
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
+/// Tokens forgotten in one statement, and the pause between two. All that are due go: only
+/// so does the table keep its size, however many come.
+const TOKENS: i64 = 2000;
+const TOKENS_PAUSE: Duration = Duration::from_millis(20);
+/// How often tokens are looked for that are due: so many times in the life of one, within bounds.
+const LOOKS: u32 = 20;
+const LOOK_MIN: Duration = Duration::from_millis(500);
+const LOOK_MAX: Duration = Duration::from_secs(300);
 /// Between two pages, and between two rounds over the table.
 const PAUSE: Duration = Duration::from_millis(200);
 const ROUND_PAUSE: Duration = Duration::from_secs(300);
@@ -42,6 +50,9 @@ pub async fn purge_forever(store: Arc<Store>) {
             }
         };
         collect(&store).await;
+        if let Err(error) = store.forget_scans(OLDER_THAN, COLLECT_ROWS).await {
+            tracing::debug!(%error, "cursors of old scans wait");
+        }
         tokio::time::sleep(pause).await;
     }
 }
@@ -57,5 +68,21 @@ async fn collect(store: &Store) {
                 return;
             }
         }
+    }
+}
+
+/// Forgets for ever, some at a time, what was made once longer ago than `retention`.
+pub async fn forget_forever(store: Arc<Store>, retention: Duration) {
+    let look = (retention / LOOKS).clamp(LOOK_MIN, LOOK_MAX);
+    loop {
+        let pause = match store.forget_tokens(TOKENS).await {
+            Ok(forgotten) if forgotten == TOKENS as u64 => TOKENS_PAUSE,
+            Ok(_) => look,
+            Err(error) => {
+                tracing::debug!(%error, "old tokens wait for the store");
+                look
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }

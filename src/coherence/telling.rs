@@ -13,9 +13,7 @@ use crate::store::{LoadRequest, Outcome, Store};
 
 /// Between two questions what became of a COMMIT.
 const OUTCOME_PAUSE: Duration = Duration::from_millis(50);
-/// Tries to tell the cache before it is condemned.
-const APPLY_TRIES: u32 = 3;
-/// How long a batch waits for the fence when the cache refused its apply.
+/// How long a batch waits for the cache or for the fence when the cache could not be told.
 const FENCE_MAX: Duration = Duration::from_secs(30);
 
 /// Asks for the outcome until it is decided or `limit` is over.
@@ -39,6 +37,10 @@ pub(super) async fn outcome(
 /// The versions that the keys of a committed batch have by now, for the cache.
 pub(super) async fn versions(store: &Store, prepared: &Prepared) -> Option<Vec<Version>> {
     let keys = prepared.changed_keys().into_iter();
+    // One that only kept a reply.
+    if keys.len() == 0 {
+        return Some(Vec::new());
+    }
     let headers: Vec<LoadRequest> = keys.map(LoadRequest::header).collect();
     let snapshot = store.snapshot(&headers).await.ok()?;
     Some(snapshot.keys.iter().map(|found| found.version).collect())
@@ -78,20 +80,26 @@ impl Telling {
         if applied.is_empty() {
             return Ok(());
         }
-        for attempt in 0..APPLY_TRIES {
-            if self.fence.phase() != prepared.phase {
-                break;
+        let started = Instant::now();
+        let _counted = self.fence.untold();
+        let mut attempt = 0;
+        while let Some(left) = FENCE_MAX.checked_sub(started.elapsed()) {
+            if self.fence.phase() == prepared.phase {
+                match self.cache.apply(generation, &prepared.id, &applied).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
+                }
+                attempt += 1;
+                continue;
             }
-            match self.cache.apply(generation, &prepared.id, &applied).await {
-                Ok(()) => return Ok(()),
-                Err(error) => self.fence.cache_failed(generation, &error, attempt).await,
+            // Out of use; or, if this proxy alone had lost it, in use again.
+            match self.fence.after_or_again(generation, left).await {
+                Ok(phase) if phase.is_after(generation) => return Ok(()),
+                _ => {}
             }
         }
-        let fenced = self.fence.after(generation, FENCE_MAX).await;
-        fenced.map(drop).map_err(|_| {
-            Refusal::Unknown(
-                "it is committed, but a cache that could not be told is still in use".into(),
-            )
-        })
+        Err(Refusal::Unknown(
+            "it is committed, but a cache that could not be told is still in use".into(),
+        ))
     }
 }

@@ -1,10 +1,16 @@
 //! What commits together, and what must not have changed before.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use smallvec::SmallVec;
 
-use crate::command::Call;
-use crate::engine::Content;
-use crate::model::{Db, Effect, Key, Reply, Version};
+use super::Once;
+use crate::command::{Call, Token};
+use crate::engine::{Content, Need};
+use crate::model::{Db, Effect, Event, Key, Reply, Version};
+use crate::script::{Deed, Invocation};
 use crate::store::Locked;
 
 /// One command of a unit, and where it runs.
@@ -14,6 +20,19 @@ pub struct Step {
     pub db: Db,
     /// The command.
     pub call: Call,
+    /// The script that it runs, if it is one of the class `Script`.
+    pub script: Option<Arc<Invocation>>,
+}
+
+impl Step {
+    /// A command that runs no script.
+    pub fn new(db: Db, call: Call) -> Self {
+        Self {
+            db,
+            call,
+            script: None,
+        }
+    }
 }
 
 /// Commands that commit together or not at all.
@@ -25,11 +44,55 @@ pub struct Unit {
     pub watched: Vec<(Key, Seen)>,
     /// The client that sent them; 0: none.
     pub client: u64,
+    /// Under which token it is made once, if it is.
+    pub once: Option<Box<Once>>,
+    /// More of one that runs scripts.
+    pub(super) scripted: Option<Arc<Scripted>>,
 }
 
-/// What a unit came to: a reply for each step, or nothing was done because a
-/// watched key had changed.
-pub type Answer = Option<SmallVec<[Reply; 1]>>;
+/// What is kept of a unit that runs scripts.
+#[derive(Debug, Default)]
+pub(super) struct Scripted {
+    /// The lane has put it off: it takes too long, or does what cannot be done there.
+    pub(super) is_deferred: AtomicBool,
+    /// What a run of it turned out to need.
+    pub(super) hints: BTreeMap<Key, Need>,
+    /// What a run beside the lane came to: it is not run again.
+    pub(super) done: Option<Done>,
+}
+
+/// What a unit came to that ran beside the lane, on keys as they were seen.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    pub(super) replies: SmallVec<[Reply; 1]>,
+    pub(super) effects: Vec<(Key, Effect)>,
+    pub(super) events: Vec<Event>,
+    pub(super) deeds: Vec<Deed>,
+}
+
+/// What a unit came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// A reply for each step.
+    Done(SmallVec<[Reply; 1]>),
+    /// Nothing was done, because a watched key had changed.
+    Unwatched,
+    /// Nothing was done: this error is the reply to the unit as a whole.
+    Refused(Reply),
+    /// Nothing was done: the unit, or one before it, is put off, or must run again.
+    Deferred,
+}
+
+impl Answer {
+    /// The replies to the steps of a unit that watches nothing; to one that was refused, one.
+    pub fn replies(self) -> SmallVec<[Reply; 1]> {
+        match self {
+            Self::Done(replies) => replies,
+            Self::Unwatched | Self::Deferred => SmallVec::new(),
+            Self::Refused(reply) => SmallVec::from_buf([reply]),
+        }
+    }
+}
 
 /// A key as WATCH saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +108,43 @@ pub struct Seen {
 impl Unit {
     /// A command by itself.
     pub fn single(db: Db, call: Call) -> Self {
+        Self::of_one(Step::new(db, call))
+    }
+
+    /// One step by itself, made once if its call has a token.
+    pub fn of_one(mut step: Step) -> Self {
+        let token = step.call.token.take();
+        Self::of([step], token)
+    }
+
+    /// Steps of which some may run scripts; made once if there is a token.
+    pub fn of(steps: impl IntoIterator<Item = Step>, token: Option<Token>) -> Self {
+        let steps: SmallVec<[Step; 1]> = steps.into_iter().collect();
+        let runs_scripts = steps.iter().any(|step| step.script.is_some());
         Self {
-            steps: SmallVec::from_buf([Step { db, call }]),
-            watched: Vec::new(),
-            client: 0,
+            once: token.map(|token| Box::new(Once::new(token, &steps))),
+            steps,
+            scripted: runs_scripts.then(Arc::default),
+            ..Self::default()
         }
+    }
+
+    /// Puts it off: the lane does not run it, nor what its connection sent after it.
+    pub(super) fn defer(&self) {
+        if let Some(scripted) = &self.scripted {
+            scripted.is_deferred.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it was put off.
+    pub(super) fn is_deferred(&self) -> bool {
+        let scripted = self.scripted.as_ref();
+        scripted.is_some_and(|scripted| scripted.is_deferred.load(Ordering::Relaxed))
+    }
+
+    /// What it came to beside the lane.
+    pub(super) fn done(&self) -> Option<&Done> {
+        self.scripted.as_ref()?.done.as_ref()
     }
 
     /// The same, as sent by that client.

@@ -11,9 +11,10 @@ use super::fence::SETTLE_MAX;
 use super::gather::{Ahead, Gathered, SharedSession};
 use super::lane::{Job, Progress};
 use super::meters::LaneMeters;
-use super::plan::{Wanted, needs};
+use super::once::Keeping;
+use super::plan::{Wanted, is_blind, needs, runs_scripts};
 use super::telling::{Telling, outcome, versions};
-use super::{Audience, Fence, Phase, Refusal, Waiting};
+use super::{Answer, Audience, Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
 use crate::engine::Need;
 use crate::fault::{self, Point};
@@ -26,6 +27,8 @@ const FORGET_EVERY: u64 = 5_000;
 const RESOLVE_MAX: Duration = Duration::from_secs(600);
 /// Tries of a batch that other writers or a moving fence disturbed.
 const RETRIES_MAX: u32 = 6;
+/// Rounds of a batch with scripts, which tell call by call what they need.
+const SCRIPT_ROUNDS_MAX: u32 = 64;
 
 /// How one try to commit a batch ended.
 pub(super) enum Attempt {
@@ -38,7 +41,7 @@ pub(super) enum Attempt {
     /// Nothing was written: calls needed more than was loaded, this.
     Short(Vec<(Key, Need)>),
     /// Nothing was written, and a unit of the batch is at fault.
-    Poisoned(StoreError),
+    Poisoned(Refusal),
     /// COMMIT got no answer, and the store does not tell.
     Unknown(Prepared, String),
 }
@@ -49,7 +52,7 @@ impl Attempt {
         match error {
             StoreError::Conflict(_) => Self::Again(Refusal::Contended),
             error if error.is_outage() => Self::Again(Refusal::StoreAway(error.to_string())),
-            error => Self::Poisoned(error),
+            error => Self::Poisoned(Refusal::of_poison(&error)),
         }
     }
 }
@@ -73,6 +76,8 @@ pub(super) struct Worker {
     /// What the calls of this batch turned out to need besides.
     pub(super) wanted: Wanted,
     pub(super) unknown_timeout: Duration,
+    /// Of replies to what is made once.
+    pub(super) keeping: Keeping,
     pub(super) numbers: Arc<AtomicU64>,
     pub(super) audience: Arc<dyn Audience>,
 }
@@ -107,8 +112,8 @@ impl Worker {
         let started = Instant::now();
         match self.attempts(&jobs, ahead).await {
             Ok(attempt) => self.conclude(jobs, attempt, started).await,
-            Err(Attempt::Poisoned(error)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
-                self.refuse(jobs, &Refusal::Refused(error.to_string()));
+            Err(Attempt::Poisoned(refusal)) if jobs.len() == 1 && jobs[0].units.len() == 1 => {
+                self.refuse(jobs, &refusal);
             }
             Err(Attempt::Poisoned(_)) => Box::pin(self.commit_singly(jobs)).await,
             Err(Attempt::Again(refusal)) => self.refuse(jobs, &refusal),
@@ -120,24 +125,34 @@ impl Worker {
     async fn commit_singly(&mut self, jobs: Vec<Job>) {
         for job in jobs {
             let mut replies = Vec::with_capacity(job.units.len());
+            let mut is_over = false;
             for unit in &job.units {
+                // What stands behind a unit that is put off comes again after it.
+                is_over |= unit.is_deferred();
+                if is_over {
+                    replies.push(Answer::Deferred);
+                    continue;
+                }
                 let (answer, answered) = oneshot::channel();
                 let single = vec![job.of_one(unit.clone(), answer)];
                 let started = Instant::now();
                 match self.attempts(&single, None).await {
                     Ok(attempt) => self.conclude(single, attempt, started).await,
-                    Err(Attempt::Poisoned(error)) => {
-                        self.refuse(single, &Refusal::Refused(error.to_string()));
+                    Err(Attempt::Poisoned(refusal) | Attempt::Again(refusal)) => {
+                        self.refuse(single, &refusal);
                     }
-                    Err(Attempt::Again(refusal)) => self.refuse(single, &refusal),
                     Err(_) => self.refuse(single, &Refusal::Stopping),
                 }
                 let answer = answered.await.unwrap_or(Err(Refusal::Stopping));
+                is_over |= unit.is_deferred();
                 match answer {
                     Ok(more) => replies.extend(more),
+                    Err(refusal) if unit.once.is_some() || unit.done().is_some() => {
+                        replies.push(Answer::Refused(refusal.reply()));
+                    }
                     Err(refusal) => {
                         let refused = unit.steps.iter().map(|_| refusal.reply());
-                        replies.push(Some(refused.collect()));
+                        replies.push(Answer::Done(refused.collect()));
                     }
                 }
             }
@@ -152,17 +167,21 @@ impl Worker {
         mut ahead: Option<Ahead>,
     ) -> Result<Attempt, Attempt> {
         let started = Instant::now();
-        let mut count = 0;
+        let (mut count, mut shorts) = (0, 0);
+        let shorts_max = match runs_scripts(jobs) {
+            true => SCRIPT_ROUNDS_MAX,
+            false => RETRIES_MAX,
+        };
         self.wanted = Wanted::default();
         loop {
             let refusal = match self.attempt(jobs, count, ahead.take()).await {
                 Attempt::Again(why) => why,
-                Attempt::Short(wanted) if count < RETRIES_MAX => {
+                Attempt::Short(wanted) if shorts < shorts_max => {
                     self.wanted.add(wanted);
-                    count += 1;
+                    shorts += 1;
                     continue;
                 }
-                Attempt::Poisoned(error) => return Err(Attempt::Poisoned(error)),
+                poisoned @ Attempt::Poisoned(_) => return Err(poisoned),
                 decided => return Ok(decided),
             };
             count += 1;
@@ -204,7 +223,11 @@ impl Worker {
     async fn ready(&mut self) -> Result<(Phase, Arc<Session>), Refusal> {
         let phase = self.fence.settled().await?;
         match self.session.take() {
-            Some(session) if !session.is_closed() => Ok((phase, session)),
+            Some(session)
+                if !session.is_closed() && session.pool_number() == self.store.pool_number() =>
+            {
+                Ok((phase, session))
+            }
             _ => match Session::open(&self.store).await {
                 Ok(session) => {
                     let session = Arc::new(session);
@@ -279,10 +302,12 @@ impl Worker {
         count: u32,
     ) -> Attempt {
         let needs = needs(jobs, &self.wanted);
-        if needs.is_empty() {
+        if is_blind(jobs, &needs) {
             return self.commit_blind(batch, session, jobs, count).await;
         }
-        let prepared = match batch.prepare(session, jobs, needs).await {
+        let rounds = self.wanted.rounds();
+        let prepared = batch.prepare(session, jobs, needs, self.keeping, rounds);
+        let prepared = match prepared.await {
             Ok(prepared) => prepared,
             Err(failure) => {
                 // Before anything is told: what this transaction did must be gone.
@@ -305,7 +330,7 @@ impl Worker {
         self.meters.commit_seconds.record(sent.elapsed());
         match answer {
             Ok(()) => Attempt::Committed(prepared),
-            Err(error @ StoreError::Lost(_)) => {
+            Err(error) if error.is_unanswered() => {
                 tracing::warn!(%error, attempt = ?prepared.attempt, "COMMIT got no answer");
                 self.look_up(batch, prepared, error.to_string()).await
             }
@@ -407,9 +432,8 @@ impl Worker {
                     drop(permit);
                 });
             }
-            Attempt::Again(refusal) => self.refuse(jobs, &refusal),
+            Attempt::Again(refusal) | Attempt::Poisoned(refusal) => self.refuse(jobs, &refusal),
             Attempt::Short(_) => self.refuse(jobs, &Refusal::Contended),
-            Attempt::Poisoned(error) => self.refuse(jobs, &Refusal::Refused(error.to_string())),
         }
     }
 

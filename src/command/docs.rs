@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use super::glob::{self, Case};
-use super::{Call, args, getkeys};
+use super::{Call, ONCE, args, getkeys};
 use crate::model::{Reply, Request};
 
 static TEXT: &[u8] = include_bytes!("reference.resp");
@@ -200,7 +200,47 @@ fn read_reference() -> Option<Reference> {
         all.extend(subcommands_of(&description));
         all.insert(name, description);
     }
+    let name = ONCE.name.to_ascii_lowercase();
+    all.insert(name.into(), once());
     Some(Reference { all })
+}
+
+/// What is said of the one command that Redis does not have.
+fn once() -> Description {
+    let text = |text: &'static str| Reply::Bulk(Bytes::from_static(text.as_bytes()));
+    let flags = ONCE.flags.names().map(Reply::Simple).collect();
+    let zero = || Reply::Integer(0);
+    let none = || Reply::Array(Vec::new());
+    let info = Reply::Array(vec![
+        Reply::bulk(ONCE.name.to_ascii_lowercase()),
+        Reply::Integer(i64::from(ONCE.arity)),
+        Reply::Set(flags),
+        zero(),
+        zero(),
+        zero(),
+        Reply::Set(vec![
+            Reply::Simple("@write"),
+            Reply::Simple("@slow"),
+            Reply::Simple("@transaction"),
+        ]),
+        none(),
+        none(),
+        none(),
+    ]);
+    let docs = [
+        (
+            "summary",
+            "Run a command, or the rest of a MULTI block, once however often it is sent",
+        ),
+        ("since", env!("CARGO_PKG_VERSION")),
+        ("group", "transactions"),
+        ("complexity", "That of the command"),
+    ];
+    let docs = docs.map(|(name, value)| (text(name), text(value)));
+    Description {
+        info,
+        docs: Reply::Map(docs.into()),
+    }
 }
 
 /// The subcommands, which stand within the description of their family.
@@ -294,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_reference_has_every_command() {
-        for command in TABLE {
+        for command in TABLE.iter().chain([&ONCE]) {
             let (name, description) = describe(command.name.as_bytes()).unwrap();
             assert_eq!(name, command.name.to_ascii_lowercase().as_bytes());
             assert!(!matches!(description.docs, Reply::Null));

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use super::docs::{Description, describe, field, items, place};
-use super::{Call, args, lookup};
+use super::{Call, ONCE, args, lookup, once};
 use crate::model::{Reply, Request};
 
 /// A key: its index among the arguments, and what the command does to it.
@@ -19,10 +19,7 @@ struct Found {
 
 /// The reply to `COMMAND GETKEYS`.
 pub(super) fn keys(request: &Request) -> Reply {
-    let named = Named {
-        request,
-        skipped: SKIPPED,
-    };
+    let named = Named::asked(request);
     named.found().map_or_else(Reply::error, |found| {
         let keys = found.iter().map(|key| Reply::Bulk(named.bytes(key.index)));
         Reply::Array(keys.collect())
@@ -31,10 +28,7 @@ pub(super) fn keys(request: &Request) -> Reply {
 
 /// The reply to `COMMAND GETKEYSANDFLAGS`.
 pub(super) fn keys_and_flags(request: &Request) -> Reply {
-    let named = Named {
-        request,
-        skipped: SKIPPED,
-    };
+    let named = Named::asked(request);
     named.found().map_or_else(Reply::error, |found| {
         let keys = found.into_iter().map(|key| {
             let name = Reply::Bulk(named.bytes(key.index));
@@ -110,6 +104,17 @@ struct Named<'a> {
 /// The words `COMMAND GETKEYS`.
 const SKIPPED: usize = 2;
 
+impl<'a> Named<'a> {
+    /// The command that `COMMAND GETKEYS` is asked of; of one made once, that behind the token.
+    fn asked(request: &'a Request) -> Self {
+        let is_once = request.len() > SKIPPED + 2 && once::is_it(request.arg(SKIPPED));
+        Self {
+            request,
+            skipped: if is_once { SKIPPED + 2 } else { SKIPPED },
+        }
+    }
+}
+
 impl Named<'_> {
     fn len(&self) -> usize {
         self.request.len() - self.skipped
@@ -129,7 +134,7 @@ impl Named<'_> {
 
     /// The description of the command or subcommand that is named.
     fn description(&self) -> Option<&'static Description> {
-        let family = lookup(self.arg(0))?;
+        let family = lookup(self.arg(0)).or_else(|| once::is_it(self.arg(0)).then_some(&ONCE))?;
         if family.subcommands.is_empty() || self.len() == 1 {
             return describe(self.arg(0)).map(|(_, it)| it);
         }

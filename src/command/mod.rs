@@ -6,13 +6,15 @@ pub mod docs;
 pub mod flags;
 mod getkeys;
 pub mod glob;
+pub mod once;
 mod resolve;
 mod table;
 
 pub use flags::Flags;
 pub use getkeys::{Access, accessed};
-pub use resolve::{resolve, wrong_arity};
-pub use table::{EXPIRED, TABLE, lookup};
+pub use once::Token;
+pub use resolve::{find, resolve, wrong_arity};
+pub use table::{EXPIRED, ONCE, TABLE, lookup};
 
 use bytes::Bytes;
 
@@ -33,6 +35,8 @@ pub enum Class {
     Keyspace,
     /// Changes all keys of a database or of all: `FLUSHALL`.
     Flush,
+    /// Runs a script: what it does is one unit in the commit lane. `EVAL`, `FCALL`.
+    Script,
     /// Opens, ends or guards a MULTI block: `MULTI`, `EXEC`, `WATCH`.
     Transaction,
     /// A Redis command that Freshet does not serve.
@@ -114,9 +118,20 @@ pub struct Call {
     pub command: &'static Command,
     /// The arguments.
     pub request: Request,
+    /// Under which token it is made once, if it is (`FRESHET.ONCE`).
+    pub token: Option<Token>,
 }
 
 impl Call {
+    /// A call of `command`.
+    pub fn new(command: &'static Command, request: Request) -> Self {
+        Self {
+            command,
+            request,
+            token: None,
+        }
+    }
+
     /// The argument indices of the keys, in order; duplicates stay.
     pub fn key_indices(&self) -> impl Iterator<Item = usize> + use<> {
         let count = self.request.len();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Call, Class, Command, args, lookup};
+use super::{Call, Class, Command, ONCE, args, lookup, once};
 use crate::model::{Reply, Request};
 
 /// The most bytes of a client's text that an error repeats.
@@ -18,12 +18,20 @@ pub fn resolve(request: Request) -> Result<Call, Reply> {
     if command.class == Class::Unserved {
         return Err(unserved(command));
     }
-    Ok(Call { command, request })
+    if std::ptr::eq(command, &ONCE) {
+        return once::unwrap(command, request);
+    }
+    Ok(Call::new(command, request))
 }
 
-/// The row of the command or subcommand that `request` names.
-fn find(request: &Request) -> Result<&'static Command, Reply> {
-    let Some(command) = request.args().next().and_then(lookup) else {
+/// The row of the command or subcommand that `request`, which is not empty, names; if there is
+/// none, the error that Redis gives.
+pub fn find(request: &Request) -> Result<&'static Command, Reply> {
+    let name = request.args().next().unwrap_or_default();
+    let Some(command) = lookup(name) else {
+        if once::is_it(name) {
+            return Ok(&ONCE);
+        }
         return Err(unknown_command(request));
     };
     if command.subcommands.is_empty() || request.len() == 1 {

@@ -11,7 +11,7 @@
 
 use super::flags::*;
 use super::{Class, Command, Flags, Keys};
-use Class::{Expiry, Flush, Keyspace, Local, Read, Transaction, Unserved, Write};
+use Class::{Expiry, Flush, Keyspace, Local, Read, Script, Transaction, Unserved, Write};
 
 const NONE: Keys = Keys::None;
 const FIRST: Keys = range(1, 1, 1);
@@ -59,6 +59,15 @@ const SCRIPT: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABL
 /// What a proxy asks of itself, and no client can name: the key is deleted if its
 /// end has passed.
 pub static EXPIRED: Command = row("FRESHET|EXPIRED", 2, WRITE, FIRST, Write);
+
+/// Freshet's own: makes what stands behind it once. Its keys are those of the command in it.
+pub static ONCE: Command = row(
+    super::once::NAME,
+    -2,
+    WRITE | MOVABLEKEYS | NO_MANDATORY_KEYS,
+    NONE,
+    Transaction,
+);
 
 /// Every command that Freshet knows, served or not.
 #[rustfmt::skip]
@@ -123,7 +132,7 @@ pub static TABLE: &[Command] = &[
     row("RESTORE", -4, WRITE | DENYOOM, FIRST, Write),
     row("SCAN", -2, READONLY, NONE, Keyspace),
     row("SORT", -2, WRITE | DENYOOM | MOVABLEKEYS, FIRST, Write),
-    row("SORT_RO", -2, READONLY | MOVABLEKEYS, FIRST, Write),
+    row("SORT_RO", -2, READONLY | MOVABLEKEYS, FIRST, Read),
     row("TOUCH", -2, READONLY | FAST, ALL, Read),
     row("TTL", 2, READONLY | FAST, FIRST, Expiry),
     row("TYPE", 2, READONLY | FAST, FIRST, Read),
@@ -193,7 +202,7 @@ pub static TABLE: &[Command] = &[
     ]),
     row("DBSIZE", 1, READONLY | FAST, NONE, Keyspace),
     row("DEBUG", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
-    row("FAILOVER", -1, ADMIN | NOSCRIPT | STALE, NONE, Unserved),
+    row("FAILOVER", -1, ADMIN | NOSCRIPT | STALE, NONE, Local),
     row("FLUSHALL", -1, WRITE, NONE, Flush),
     row("FLUSHDB", -1, WRITE, NONE, Flush),
     row("INFO", -1, LOADING | STALE, NONE, Local),
@@ -226,12 +235,12 @@ pub static TABLE: &[Command] = &[
     row("MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
     row("PSYNC", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
     row("REPLCONF", -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Unserved),
-    row("REPLICAOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Unserved),
+    row("REPLICAOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local),
     row("RESTORE-ASKING", -4, WRITE | DENYOOM | ASKING, FIRST, Unserved),
     row("ROLE", 1, NOSCRIPT | LOADING | STALE | FAST, NONE, Local),
     row("SAVE", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Local),
     row("SHUTDOWN", -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, NONE, Local),
-    row("SLAVEOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Unserved),
+    row("SLAVEOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local),
     family("SLOWLOG", -2, PLAIN, Local, &[
         row("SLOWLOG|GET", -2, ADMIN | LOADING | STALE, NONE, Local),
         row("SLOWLOG|HELP", 2, LOADING | STALE, NONE, Local),
@@ -248,10 +257,10 @@ pub static TABLE: &[Command] = &[
     row("UNWATCH", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
     row("WATCH", -2, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, ALL, Transaction),
     // Scripting.
-    row("EVAL", -3, SCRIPT, counted(0, 2), Unserved),
-    row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
-    row("EVALSHA", -3, SCRIPT, counted(0, 2), Unserved),
-    row("EVALSHA_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
+    row("EVAL", -3, SCRIPT, counted(0, 2), Script),
+    row("EVAL_RO", -3, READONLY | SCRIPT, counted(0, 2), Script),
+    row("EVALSHA", -3, SCRIPT, counted(0, 2), Script),
+    row("EVALSHA_RO", -3, READONLY | SCRIPT, counted(0, 2), Script),
     row("FCALL", -3, SCRIPT, counted(0, 2), Unserved),
     row("FCALL_RO", -3, READONLY | SCRIPT, counted(0, 2), Unserved),
     family("FUNCTION", -2, PLAIN, Unserved, &[
@@ -265,13 +274,13 @@ pub static TABLE: &[Command] = &[
         row("FUNCTION|RESTORE", -3, WRITE | DENYOOM | NOSCRIPT, NONE, Unserved),
         row("FUNCTION|STATS", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
     ]),
-    family("SCRIPT", -2, PLAIN, Unserved, &[
-        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Unserved),
-        row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Unserved),
-        row("SCRIPT|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Unserved),
-        row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Unserved),
+    family("SCRIPT", -2, PLAIN, Local, &[
+        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Local),
+        row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Local),
+        row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Local),
+        row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Local),
+        row("SCRIPT|KILL", 2, NOSCRIPT | ALLOW_BUSY, NONE, Local),
+        row("SCRIPT|LOAD", 3, NOSCRIPT | STALE, NONE, Local),
     ]),
     // Pubsub.
     row("PSUBSCRIBE", -2, PUBSUB | NOSCRIPT | LOADING | STALE, NONE, Local),
@@ -550,14 +559,10 @@ mod tests {
     fn served_commands_with_keys_have_the_class_of_their_flags() {
         let rows = TABLE.iter().flat_map(|c| c.subcommands.iter().chain([c]));
         for command in rows.filter(|c| c.keys != Keys::None) {
-            // What it reads beside its key is learnt in the commit lane.
-            if command.name == "SORT_RO" {
-                continue;
-            }
             match command.class {
                 Write => assert!(command.flags.has(WRITE), "{}", command.name),
                 Read | Expiry => assert!(command.flags.has(READONLY), "{}", command.name),
-                Transaction | Unserved => {}
+                Transaction | Script | Unserved => {}
                 // Channels of shards count as keys in Redis.
                 Local if command.flags.has(PUBSUB) => {}
                 Local | Keyspace | Flush => panic!("{} has keys", command.name),

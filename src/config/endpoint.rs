@@ -94,25 +94,28 @@ impl fmt::Debug for PostgresUrl {
     }
 }
 
-/// How Redis is reached.
+/// How Redis is reached. Addresses are host (a name or an IP address) and TCP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RedisTransport {
     /// `redis://host:port`
-    Tcp {
-        /// Host name or IP address.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
-    /// `rediss://host:port`
-    Tls {
-        /// Host name or IP address, which the server's certificate must bear.
-        host: String,
-        /// TCP port.
-        port: u16,
-    },
+    Tcp((String, u16)),
+    /// `rediss://host:port`: the server's certificate must bear the host's name.
+    Tls((String, u16)),
     /// `unix:///path/to/socket`
     Unix(PathBuf),
+    /// `redis+sentinel://host:port,host:port/name`
+    Sentinel(SentinelUrl),
+}
+
+/// The sentinels that tell where the primary is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentinelUrl {
+    /// Their addresses, at least one.
+    pub sentinels: Vec<(String, u16)>,
+    /// The name under which they know the primary.
+    pub master: String,
+    /// `rediss+sentinel://`: they and the servers speak TLS.
+    pub uses_tls: bool,
 }
 
 /// Where Redis is, and who Freshet is to it.
@@ -126,17 +129,14 @@ pub struct RedisUrl {
     pub password: Option<Secret>,
 }
 
-const REDIS_FORMS: &str =
-    "must be redis://[user:password@]host[:port], rediss://... (TLS), or unix:///path";
+const REDIS_FORMS: &str = "must be redis://[user:password@]host[:port], rediss://... (TLS), \
+     redis+sentinel://[user:password@]host[:port][,host[:port]...]/master-name, or unix:///path";
 
 impl RedisUrl {
     /// The server at `host` and `port` without TLS or password.
     pub fn tcp(host: impl Into<String>, port: u16) -> Self {
         Self {
-            transport: RedisTransport::Tcp {
-                host: host.into(),
-                port,
-            },
+            transport: RedisTransport::Tcp((host.into(), port)),
             user: None,
             password: None,
         }
@@ -156,14 +156,10 @@ impl RedisUrl {
             None => (String::new(), String::new()),
         };
         let transport = match scheme {
-            "redis" => {
-                let (host, port) = host_and_port(place)?;
-                RedisTransport::Tcp { host, port }
-            }
-            "rediss" => {
-                let (host, port) = host_and_port(place)?;
-                RedisTransport::Tls { host, port }
-            }
+            "redis" => RedisTransport::Tcp(only_server(place)?),
+            "rediss" => RedisTransport::Tls(only_server(place)?),
+            "redis+sentinel" => RedisTransport::Sentinel(sentinels(place, false)?),
+            "rediss+sentinel" => RedisTransport::Sentinel(sentinels(place, true)?),
             "unix" | "redis+unix" if place.starts_with('/') => {
                 RedisTransport::Unix(PathBuf::from(percent_decoded(place)?))
             }
@@ -177,17 +173,42 @@ impl RedisUrl {
     }
 }
 
-/// Reads `host[:port][/0]`; an IPv6 address stands in brackets.
-fn host_and_port(place: &str) -> Result<(String, u16), String> {
+/// Reads `host[:port][/0]`.
+fn only_server(place: &str) -> Result<(String, u16), String> {
     let (authority, database) = place.split_once('/').unwrap_or((place, ""));
-    if !matches!(database, "" | "0") {
-        return Err(
-            "must not choose a database: Freshet uses all of them, each for its own".into(),
-        );
+    check_database(database)?;
+    host_and_port(authority, 6379)
+}
+
+/// Reads `host[:port][,host[:port]...]/name[/0]`.
+fn sentinels(place: &str, uses_tls: bool) -> Result<SentinelUrl, String> {
+    let (authorities, rest) = place.split_once('/').ok_or(REDIS_FORMS)?;
+    let (master, database) = rest.split_once('/').unwrap_or((rest, ""));
+    check_database(database)?;
+    let master = percent_decoded(master)?;
+    if master.is_empty() {
+        return Err("must name the master that the sentinels know: .../master-name".to_owned());
     }
+    let sentinels = authorities.split(',').map(|one| host_and_port(one, 26379));
+    Ok(SentinelUrl {
+        sentinels: sentinels.collect::<Result<_, _>>()?,
+        master,
+        uses_tls,
+    })
+}
+
+fn check_database(database: &str) -> Result<(), String> {
+    if matches!(database, "" | "0") {
+        return Ok(());
+    }
+    Err("must not choose a database: Freshet uses all of them, each for its own".into())
+}
+
+/// Reads `host[:port]`; an IPv6 address stands in brackets.
+fn host_and_port(authority: &str, default: u16) -> Result<(String, u16), String> {
     let (host, port) = match authority.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, port.parse().map_err(|_| REDIS_FORMS)?),
-        _ => (authority, 6379),
+        _ => (authority, default),
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
@@ -221,9 +242,23 @@ impl Setting for RedisUrl {
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.transport {
-            RedisTransport::Tcp { host, port } => write!(f, "redis://{host}:{port}"),
-            RedisTransport::Tls { host, port } => write!(f, "rediss://{host}:{port}"),
+            RedisTransport::Tcp((host, port)) => write!(f, "redis://{host}:{port}"),
+            RedisTransport::Tls((host, port)) => write!(f, "rediss://{host}:{port}"),
             RedisTransport::Unix(path) => write!(f, "unix://{}", path.display()),
+            RedisTransport::Sentinel(url) => {
+                let tls = if url.uses_tls { "s" } else { "" };
+                let places = url
+                    .sentinels
+                    .iter()
+                    .map(|(host, port)| format!("{host}:{port}"));
+                let places: Vec<_> = places.collect();
+                write!(
+                    f,
+                    "redis{tls}+sentinel://{}/{}",
+                    places.join(","),
+                    url.master
+                )
+            }
         }
     }
 }
@@ -248,7 +283,28 @@ mod tests {
             url.transport,
             RedisTransport::Unix("/run/redis.sock".into())
         );
+        let text = "redis+sentinel://app:pw@s1,s2:5000,[::1]:5001/main/0";
+        let url = RedisUrl::parse(text).unwrap();
+        assert_eq!(url.user.as_deref(), Some("app"));
+        let RedisTransport::Sentinel(found) = &url.transport else {
+            panic!("{url:?}");
+        };
+        assert_eq!(found.master, "main");
+        let expected = [
+            ("s1".to_owned(), 26379),
+            ("s2".to_owned(), 5000),
+            ("::1".to_owned(), 5001),
+        ];
+        assert_eq!(found.sentinels, expected);
+        assert_eq!(
+            url.to_string(),
+            "redis+sentinel://s1:26379,s2:5000,::1:5001/main"
+        );
         for bad in [
+            "redis+sentinel://s1:26379",
+            "redis+sentinel://s1/",
+            "redis+sentinel://s1,/main",
+            "redis+sentinel://s1/main/3",
             "10.0.0.1:6379",
             "redis://",
             "redis://h/3",

@@ -10,7 +10,7 @@ mod secret;
 mod setting;
 mod users;
 
-pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl};
+pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use secret::{Credential, Secret};
 pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat};
@@ -191,6 +191,12 @@ section! {
         password: Option<Secret> = None;
         /// File with the password.
         password_file: Option<PathBuf> = None;
+        /// The user that sentinels ask for; `None` is their `default`.
+        sentinel_user: Option<String> = None;
+        /// The password that sentinels ask for.
+        sentinel_password: Option<Secret> = None;
+        /// File with that password.
+        sentinel_password_file: Option<PathBuf> = None;
         /// PEM file with the authorities to trust instead of the system's.
         tls_ca: Option<PathBuf> = None;
         /// PEM file with Freshet's own certificate.
@@ -221,6 +227,8 @@ section! {
         fill_limit: ByteSize = ByteSize::mb(16), in ByteSize::kb(1)..=ByteSize::mb(512);
         /// Hashes, lists, sets, sorted sets and streams with more elements are read from the store each time.
         fill_elements: u32 = 1_000_000, in 1..=100_000_000;
+        /// Statements at once that read from the store what the cache does not have.
+        loads_at_once: u16 = 2, in 1..=100;
         /// What to do with a cache that may evict any key.
         on_allkeys_eviction: AllkeysEviction = AllkeysEviction::Warn;
     }
@@ -239,6 +247,10 @@ section! {
         queue_bytes: ByteSize = ByteSize::mb(256), in ByteSize::mb(1)..=ByteSize::gb(64);
         /// How long an unanswered COMMIT is looked up before its clients hear `UNKNOWN`.
         unknown_timeout: Duration = secs(10), in ms(100)..=secs(300);
+        /// How long the reply of what was made once is kept, at least (`FRESHET.ONCE`).
+        once_retention: Duration = hours(24), in secs(1)..=hours(24 * 365);
+        /// Bytes of such a reply at most.
+        once_reply: ByteSize = ByteSize::kb(256), in ByteSize::kb(1)..=ByteSize::mb(16);
     }
 }
 
@@ -249,6 +261,16 @@ section! {
         reads_without_database: Duration = secs(30), in Duration::ZERO..=secs(300);
         /// How often the right to use the cache is renewed.
         renewal: Duration = secs(1), in ms(100)..=secs(60);
+    }
+}
+
+section! {
+    /// `[reconcile]`: comparing the cache with the store in the background.
+    Reconcile = "reconcile" {
+        /// From the end of one comparison to the next; 0: never.
+        interval: Duration = Duration::ZERO, in Duration::ZERO..=hours(24 * 30);
+        /// Keys a second at most.
+        rate: u32 = 1000, in 1..=1_000_000;
     }
 }
 
@@ -267,6 +289,16 @@ section! {
         run_calls: u32 = 1024, in 1..=100_000 => live;
         /// Bytes of requests of one client that are worked on together.
         run_bytes: ByteSize = ByteSize::mb(1), in ByteSize::kb(1)..=ByteSize::gb(1) => live;
+    }
+}
+
+section! {
+    /// `[scripts]`: bounds on Lua.
+    Scripts = "scripts" {
+        /// A script that runs for longer is ended, and nothing of it is written.
+        time_limit: Duration = secs(30), in ms(100)..=hours(1);
+        /// What a running script may hold in its memory.
+        memory: ByteSize = ByteSize::mb(64), in ByteSize::mb(4)..=ByteSize::gb(4);
     }
 }
 
@@ -359,10 +391,14 @@ config! {
     commit: Commit,
     /// When the cache may answer.
     fence: Fence,
+    /// Comparing cache and store.
+    reconcile: Reconcile,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.
     notifications: Notifications,
+    /// Bounds on Lua.
+    scripts: Scripts,
     /// Metrics and health.
     admin: Admin,
     /// What is logged.
@@ -417,21 +453,30 @@ impl Config {
 
     /// Takes the passwords from the files that are named for them.
     fn read_secrets(&mut self, reader: &mut Reader<'_>) {
+        let (postgres, redis) = (&mut self.postgres, &mut self.redis);
         let servers = [
             (
-                "postgres",
-                &mut self.postgres.password,
-                &self.postgres.password_file,
+                "postgres.password_file",
+                &mut postgres.password,
+                &postgres.password_file,
             ),
-            ("redis", &mut self.redis.password, &self.redis.password_file),
+            (
+                "redis.password_file",
+                &mut redis.password,
+                &redis.password_file,
+            ),
+            (
+                "redis.sentinel_password_file",
+                &mut redis.sentinel_password,
+                &redis.sentinel_password_file,
+            ),
         ];
-        for (section, password, file) in servers {
+        for (setting, password, file) in servers {
             let Some(path) = file else { continue };
-            let setting = format!("{section}.password_file");
             if password.is_some() {
-                reader.report_setting(&setting, "stands beside a password: give one of them");
+                reader.report_setting(setting, "stands beside a password: give one of them");
             }
-            *password = reader.secret_file(&setting, path).map(Secret::new);
+            *password = reader.secret_file(setting, path).map(Secret::new);
         }
         if let Some(path) = &self.auth.password_file {
             let setting = "auth.password_file";
@@ -495,6 +540,13 @@ impl Config {
             reader.report_setting(
                 "fence.renewal",
                 "must be at most a third of fence.reads_without_database",
+            );
+        }
+        // Two are held for long: the lane's, and the one that proves that this proxy lives.
+        if self.cache.loads_at_once + 2 > self.postgres.pool_size {
+            reader.report_setting(
+                "cache.loads_at_once",
+                "must be below postgres.pool_size by two or more",
             );
         }
         if self.commit.max_batch_bytes > self.commit.queue_bytes {

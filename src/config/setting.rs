@@ -101,6 +101,13 @@ impl Setting for EventClasses {
 }
 
 /// The empty string means: not set.
+impl Setting for Option<String> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    }
+}
+
+/// The empty string means: not set.
 impl Setting for Option<PathBuf> {
     fn from_text(text: &str) -> Result<Self, String> {
         Ok((!text.is_empty()).then(|| PathBuf::from(text)))

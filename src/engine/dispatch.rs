@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::workspace::Live;
 use super::{
-    Need, Needs, Refusal, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog, keyspace, lcs,
-    list, rdb, set, sets, sort, stream, string, zset,
+    Need, Needs, Refusal, Scan, Workspace, bitfield, bits, expiry, geo, hash, hyperloglog,
+    keyspace, lcs, list, rdb, set, sets, sort, stream, string, zset,
 };
 use crate::command::{Call, Class, args};
 use crate::model::{Collection, Db, Key, Kind, Reply, UnixMs, Value};
@@ -73,12 +73,19 @@ pub fn needs(call: &Call, db: Db) -> Needs {
                 Class::Local
                 | Class::Keyspace
                 | Class::Flush
+                | Class::Script
                 | Class::Transaction
                 | Class::Unserved,
                 None,
             ) => Needs::new(),
         },
     }
+}
+
+/// Whether only the store can answer `call`, a read: it reads keys that it does not name, which the
+/// cache may have or not; or it goes on with a scan that the store began.
+pub fn is_for_the_store(call: &Call) -> bool {
+    sort::reads_other_keys(call) || Scan::of(call).is_some_and(|scan| scan.is_of_the_store())
 }
 
 /// Runs `call` in `db` at `now` on what `workspace` holds, and leaves its
@@ -96,8 +103,12 @@ pub fn execute(call: &Call, db: Db, workspace: &mut Workspace, now: UnixMs) -> R
         if refusal == Refusal::NotLoaded {
             run.workspace.note_short();
             if run.workspace.wanted_count() == wanted_before {
-                let whole = call.keys(db).map(|key| (key, Need::value()));
-                run.workspace.want(whole.collect());
+                let wanted = match run.workspace.is_scripted() {
+                    // What a script calls was not known before: this was not loaded yet.
+                    true => needs(call, db),
+                    false => call.keys(db).map(|key| (key, Need::value())).collect(),
+                };
+                run.workspace.want(wanted);
             }
         }
         refusal.into()
@@ -416,10 +427,7 @@ mod tests {
             }
             // Enough arguments for any of them to find its place.
             let count = usize::from(command.arity.unsigned_abs()).max(4);
-            let call = Call {
-                command,
-                request: Request::from_args(&vec!["1"; count]),
-            };
+            let call = Call::new(command, Request::from_args(&vec!["1"; count]));
             let reply = execute(&call, Db::default(), &mut Workspace::default(), UnixMs(1));
             if let Reply::Error(text) = &reply {
                 assert!(!text.windows(9).any(|w| w == b"elsewhere"), "{command:?}");

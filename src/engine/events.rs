@@ -2,6 +2,8 @@
 //!
 //! Pure: a call, and which of its keys it changed how, in; events out.
 
+mod misses;
+
 use super::{Workspace, dispatch};
 use crate::command::{Call, args};
 use crate::model::{Db, Event, EventClasses, Key, Reply, UnixMs, Value};
@@ -143,6 +145,9 @@ pub fn execute_telling(
         now,
         events,
     };
+    if misses::has_looked(&reply) {
+        telling.tell_misses(db);
+    }
     if !matches!(reply, Reply::Error(_)) {
         telling.tell();
     }
@@ -160,6 +165,14 @@ struct Telling<'a> {
 }
 
 impl Telling<'_> {
+    fn tell_misses(&mut self, db: Db) {
+        for key in misses::looked_for(self.call, db) {
+            if self.seen_before(&key) == Seen::Absent {
+                self.push(EventClasses::MISS, "keymiss", key);
+            }
+        }
+    }
+
     fn tell(&mut self) {
         let command = self.call.command.name;
         match command {

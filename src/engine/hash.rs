@@ -25,7 +25,7 @@ pub(super) const COMMANDS: &[Family] = &[
     Family::new("HINCRBY", element, hincrby),
     Family::new("HINCRBYFLOAT", element, hincrbyfloat),
     Family::new("HRANDFIELD", random_fields, hrandfield),
-    Family::new("HSCAN", whole, hscan),
+    Family::new("HSCAN", scan::needs, hscan),
 ];
 
 fn random_fields(call: &Call, db: Db) -> Needs {

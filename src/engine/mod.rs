@@ -7,6 +7,7 @@
 
 mod bitfield;
 mod bits;
+mod digest;
 mod dispatch;
 mod double;
 mod draw;
@@ -39,10 +40,13 @@ mod workspace;
 mod zset;
 
 pub use crate::model::NotLoaded;
-pub use dispatch::{execute, needs};
+pub use digest::{Digest, digest};
+pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
-pub use need::{Found, Need, Needs};
+pub use need::{Found, Need, Needs, Position};
+pub use rdb::{payload_of as dumped, value_of as restored};
 pub use refusal::Refusal;
+pub use scan::{CURSORS, Scan};
 pub use timeout::{Timeout, waited_keys, waits};
 pub use woken::{awaited_ends, narrowed, refused_always, with_arguments};
 pub use workspace::{Content, Loaded, Workspace};

@@ -8,7 +8,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::model::{FieldRange, Holding, Key, Kind, Known, Ranked, ScoreRange, Side};
+use crate::model::{FieldRange, Holding, Key, Kind, Known, Places, RankRange, Ranked, Side};
 
 /// The keys of a call with what it must know of each. A key may appear twice.
 pub type Needs = SmallVec<[(Key, Need); 2]>;
@@ -38,11 +38,22 @@ pub struct Need {
     /// next fields above the one that the first 17 bytes of its value
     /// name (a stream's group keeps there which entry was delivered last).
     pub behind: BTreeMap<Bytes, u64>,
-    /// So many members of a sorted set of each of these ranges of scores.
-    pub scores: BTreeMap<ScoreRange, u64>,
+    /// So many members of each of these ranges of a sorted set.
+    pub scores: BTreeMap<RankRange, u64>,
+    /// How many members of a sorted set these ranges hold.
+    pub counts: BTreeSet<RankRange>,
+    /// How many members of a sorted set stand before (lowest) or behind these, which are loaded too.
+    pub ranks: BTreeSet<(Bytes, Side)>,
+    /// Where so many items of a list with these values stand.
+    pub places: BTreeMap<Places, u64>,
+    /// So many elements in the order in which a store keeps them, from here on.
+    pub page: Option<(Position, u64)>,
     /// So many items of a list that have one of these values.
     pub holding: BTreeMap<Holding, u64>,
 }
+
+/// A place among a key's elements in the order in which a store keeps them; the empty one is before all.
+pub type Position = Bytes;
 
 /// How long the field is with which the value under a field of [`Need::behind`] begins.
 pub const CURSOR_LEN: usize = 17;
@@ -64,7 +75,15 @@ pub struct Found {
     /// what stands above that.
     pub behind: BTreeMap<Bytes, (Bytes, Vec<Bytes>)>,
     /// For each of `scores`; nothing where none was there.
-    pub scores: BTreeMap<ScoreRange, Vec<Ranked>>,
+    pub scores: BTreeMap<RankRange, Vec<Ranked>>,
+    /// For each of `counts`.
+    pub counts: BTreeMap<RankRange, u64>,
+    /// For each of `ranks` that is there: its score, and the count.
+    pub ranks: BTreeMap<(Bytes, Side), (f64, u64)>,
+    /// For each of `places`, in the order of the search; nothing where none was there.
+    pub places: BTreeMap<Places, Vec<u64>>,
+    /// For `page`, in the store's order; the position of what follows, if something may.
+    pub page: (Vec<Bytes>, Option<Position>),
     /// For each of `holding`; nothing where none was there.
     pub holding: BTreeMap<Holding, Vec<Bytes>>,
 }
@@ -154,13 +173,52 @@ impl Need {
         }
     }
 
-    /// `count` members with scores in `range`.
-    pub fn scores(range: ScoreRange, count: u64) -> Self {
+    /// `count` members in `range`. All, where a store cannot tell what is in it.
+    pub fn scores(range: RankRange, count: u64) -> Self {
+        if !range.is_ordered() {
+            return Self::value();
+        }
         let mut need = Self::default();
         if !range.is_empty() && count > 0 {
             need.scores.insert(range, count);
         }
         need
+    }
+
+    /// How many members `range` holds. All of them, where a store cannot tell what is in it.
+    pub fn count(range: RankRange) -> Self {
+        if !range.is_ordered() {
+            return Self::value();
+        }
+        Self {
+            counts: BTreeSet::from([range]),
+            ..Self::default()
+        }
+    }
+
+    /// `member`, and how many stand before it ([`Side::Lowest`]) or behind it.
+    pub fn rank(member: Bytes, side: Side) -> Self {
+        Self {
+            fields: BTreeSet::from([member.clone()]),
+            ranks: BTreeSet::from([(member, side)]),
+            ..Self::default()
+        }
+    }
+
+    /// Where `count` items of a list stand.
+    pub fn places(places: Places, count: u64) -> Self {
+        Self {
+            places: BTreeMap::from([(places, count)]),
+            ..Self::default()
+        }
+    }
+
+    /// `count` elements from `position` on.
+    pub fn page(position: Position, count: u64) -> Self {
+        Self {
+            page: Some((position, count)),
+            ..Self::default()
+        }
     }
 
     /// `count` items of a list that have `value`, counted from `side`.
@@ -189,6 +247,10 @@ impl Need {
         add_counts(&mut self.behind, other.behind);
         add_counts(&mut self.scores, other.scores);
         add_counts(&mut self.holding, other.holding);
+        add_counts(&mut self.places, other.places);
+        self.page = self.page.take().or(other.page);
+        self.counts.extend(other.counts);
+        self.ranks.extend(other.ranks);
     }
 
     /// How many elements to choose at random: a call that draws one wants one that no
@@ -249,6 +311,16 @@ impl Need {
                     (holding.value.clone(), range)
                 })
                 .collect(),
+            counts: known_counts(found),
+            page: self.page.as_ref().map(|_| found.page.clone()),
+            places: self
+                .places
+                .iter()
+                .map(|(places, count)| {
+                    let found = found.places.get(places).cloned().unwrap_or_default();
+                    (places.clone(), (found, *count))
+                })
+                .collect(),
         };
         known.merge();
         known
@@ -268,6 +340,18 @@ impl Need {
         }
         ranks
     }
+}
+
+fn known_counts(found: &Found) -> BTreeMap<RankRange, u64> {
+    let ranks = found.ranks.iter().map(|((member, side), (rank, count))| {
+        let place = Ranked {
+            rank: *rank,
+            field: member.clone(),
+        };
+        (RankRange::beside(&place, *side), *count)
+    });
+    let counts = found.counts.iter().map(|(range, n)| (range.clone(), *n));
+    counts.chain(ranks).collect()
 }
 
 fn add_counts<K: Ord>(counts: &mut BTreeMap<K, u64>, more: BTreeMap<K, u64>) {

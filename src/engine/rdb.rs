@@ -100,7 +100,10 @@ pub(super) fn restore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 }
 
 /// The payload that `RESTORE` takes back.
-fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {
+///
+/// # Errors
+/// Unless all of a collection is known.
+pub fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {
     let mut payload = Vec::new();
     content::write(&mut payload, value)?;
     payload.extend_from_slice(&VERSION.to_le_bytes());
@@ -110,7 +113,10 @@ fn payload_of(value: &Value) -> Result<Vec<u8>, Refusal> {
 }
 
 /// The value that a payload holds.
-fn value_of(payload: &Bytes) -> Result<Value, Refusal> {
+///
+/// # Errors
+/// As `RESTORE` tells them.
+pub fn value_of(payload: &Bytes) -> Result<Value, Refusal> {
     check_footer(payload)?;
     // Redis, too, lets content run on into the footer.
     let mut reader = Reader::of(payload);

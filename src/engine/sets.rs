@@ -23,7 +23,7 @@ pub(super) const COMMANDS: &[Family] = &[
     Family::new("SPOP", members_to_take, spop),
     Family::new("SRANDMEMBER", random_members, srandmember),
     Family::new("SMOVE", member_of_both, smove),
-    Family::new("SSCAN", whole, sscan),
+    Family::new("SSCAN", scan::needs, sscan),
 ];
 
 /// Redis keeps up to so many members as integers in their order.

@@ -44,10 +44,7 @@ pub fn narrowed(call: &Call, is_kept: impl Fn(&[u8]) -> bool) -> Call {
         // One key is waited for; the other is where its item goes.
         _ => return call.clone(),
     }
-    Call {
-        command: call.command,
-        request: Request::from_args(&args),
-    }
+    Call::new(call.command, Request::from_args(&args))
 }
 
 /// The streams of a call that waits which it reads behind their last entry (`$`), and
@@ -73,10 +70,7 @@ pub fn with_arguments(call: &Call, new: &[(usize, Bytes)]) -> Call {
             *arg = text;
         }
     }
-    Call {
-        command: call.command,
-        request: Request::from_args(&args),
-    }
+    Call::new(call.command, Request::from_args(&args))
 }
 
 /// Why `call`, which waits, is refused whatever its keys hold; `None` if it is not.

@@ -4,8 +4,9 @@
 use ahash::AHashMap;
 use bytes::Bytes;
 
-use super::{Needs, Refusal};
-use crate::model::{Collection, Effect, Entry, Key, Kind, UnixMs, Value, Version};
+use super::{Need, Needs, Position, Refusal};
+use crate::command::Call;
+use crate::model::{Collection, Db, Effect, Entry, Key, Kind, UnixMs, Value, Version};
 
 /// How much of a key's content is known.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,14 +39,59 @@ pub struct Workspace {
     effects: AHashMap<Key, Effect>,
     wanted: Needs,
     is_short: bool,
+    /// A script says call by call what it does.
+    is_scripted: bool,
     /// Keys in the order of their changes, while that is asked for.
     changed: Option<Vec<Key>>,
+    /// How often a key was changed.
+    changes: u64,
+    scan: Option<ScanPage>,
+}
+
+/// The page of a scan that the store answers.
+#[derive(Debug)]
+struct ScanPage {
+    /// The cursor to tell if more follows.
+    cursor: u64,
+    /// From where on more follows.
+    next: Option<Position>,
 }
 
 impl Workspace {
     /// Puts in what the store said of `key`.
     pub fn load(&mut self, key: Key, loaded: Loaded) {
         self.loaded.insert(key, loaded);
+    }
+
+    /// Calls of a script run from now on, or no longer.
+    pub fn set_scripted(&mut self, is_scripted: bool) {
+        self.is_scripted = is_scripted;
+    }
+
+    pub(super) fn is_scripted(&self) -> bool {
+        self.is_scripted
+    }
+
+    /// More was loaded: the call that was refused may run again.
+    pub fn resume(&mut self) {
+        self.is_short = false;
+        self.wanted.clear();
+    }
+
+    /// Refuses a call of which keys are not loaded at all. Whether it did.
+    pub fn lacks(&mut self, call: &Call, db: Db) -> bool {
+        let lacks = call.keys(db).any(|key| !self.loaded.contains_key(&key));
+        if lacks {
+            let named = call.keys(db).map(|key| (key, Need::header()));
+            self.wanted.extend(named.chain(super::needs(call, db)));
+            self.is_short = true;
+        }
+        lacks
+    }
+
+    /// The key has an effect that was found out elsewhere, on the content that is there now.
+    pub fn adopt(&mut self, key: Key, effect: Effect) {
+        self.affect(key, effect);
     }
 
     /// Whether a call needed more than was loaded: its reply is no answer, and
@@ -95,6 +141,34 @@ impl Workspace {
         std::mem::take(&mut self.wanted)
     }
 
+    /// How often calls have changed a key so far.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Has a scan tell the page that was loaded, and `cursor` if more follows.
+    pub fn page(&mut self, cursor: u64) {
+        self.scan = Some(ScanPage { cursor, next: None });
+    }
+
+    /// From where on more follows behind the page that was told.
+    pub fn take_next(&mut self) -> Option<Position> {
+        self.scan.take()?.next
+    }
+
+    /// Whether a page is to be told.
+    pub(super) fn is_paged(&self) -> bool {
+        self.scan.is_some()
+    }
+
+    /// Notes from where on more follows; the cursor that is told.
+    pub(super) fn note_next(&mut self, next: Position) -> u64 {
+        self.scan.as_mut().map_or(0, |scan| {
+            scan.next = Some(next);
+            scan.cursor
+        })
+    }
+
     /// From now on the keys that are changed are noted.
     pub(super) fn begin_noting(&mut self) {
         self.changed = Some(Vec::new());
@@ -107,6 +181,7 @@ impl Workspace {
 
     /// The key has this effect now.
     fn affect(&mut self, key: Key, effect: Effect) {
+        self.changes += 1;
         if let Some(changed) = &mut self.changed
             && !changed.contains(&key)
         {
@@ -330,7 +405,6 @@ impl<'a> Live<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Db;
 
     const NOW: UnixMs = UnixMs(1000);
 

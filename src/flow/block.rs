@@ -1,8 +1,8 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
-use super::{Flow, UNIT_BYTES_MAX, oversized};
-use crate::coherence::{Seen, Step, Unit};
-use crate::command::Class;
+use super::{Flow, Origin, UNIT_BYTES_MAX};
+use crate::coherence::{Answer, Seen, Step, Unit};
+use crate::command::{Class, Token};
 use crate::model::{Key, Reply};
 
 impl Flow {
@@ -15,11 +15,12 @@ impl Flow {
         seen.map_err(|refusal| refusal.reply())
     }
 
-    /// Runs the commands of a block (of the classes `Read`, `Expiry` and `Write`) as
+    /// Runs the commands of a block (of the classes `Read`, `Expiry`, `Write` and `Script`) as
     /// one unit, if all `watched` keys are as they were seen; one reply each.
     /// `None`: one is not, and nothing was done.
     ///
-    /// `client` is the number of who sent it.
+    /// `origin` is who sent it. With a `token` the block is made once: if it was
+    /// before, this is what it was answered then, whatever is watched.
     ///
     /// A block that only reads is answered from one state, like any other.
     ///
@@ -29,35 +30,48 @@ impl Flow {
         &self,
         steps: Vec<Step>,
         watched: Vec<(Key, Seen)>,
-        client: u64,
+        origin: &Origin,
+        token: Option<Token>,
     ) -> Result<Option<Vec<Reply>>, Reply> {
-        if watched.is_empty() && steps.iter().all(only_reads) {
+        if token.is_none() && watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
             return replies.map(Some).map_err(|refusal| refusal.reply());
         }
-        let refusals: Vec<Option<Reply>> = steps.iter().map(|step| oversized(&step.call)).collect();
-        let kept = steps.into_iter().zip(&refusals);
-        let kept = kept.filter(|(_, refusal)| refusal.is_none());
-        let unit = Unit {
-            steps: kept.map(|(step, _)| step).collect(),
-            watched,
-            client,
-        };
+        let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(steps.len());
+        let mut kept = Vec::with_capacity(steps.len());
+        for step in steps {
+            match self
+                .prepare(step.db, &step.call, origin.user.as_ref())
+                .await
+            {
+                Ok(step) => {
+                    kept.push(step);
+                    refusals.push(None);
+                }
+                // What is kept under the token would be something else than was asked for.
+                Err(refusal) if token.is_some() => return Err(refusal),
+                Err(refusal) => refusals.push(Some(refusal)),
+            }
+        }
+        let mut unit = Unit::of(kept, token).by(origin.client);
+        unit.watched = watched;
         if unit.bytes() > UNIT_BYTES_MAX {
             return Err(Reply::error(
                 "ERR the transaction is longer than 900 MB, which PostgreSQL cannot take at once; \
                  nothing was done",
             ));
         }
-        let answers = self.parts.lane.submit(vec![unit]).await;
-        let answer = answers.map_err(|refusal| refusal.reply())?.pop().flatten();
-        Ok(answer.map(|replies| {
-            let mut replies = replies.into_iter();
-            refusals
-                .into_iter()
-                .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null))
-                .collect()
-        }))
+        let answer = self.parts.asides.submit(vec![unit]).await.pop();
+        let answer = answer.transpose().map_err(|refusal| refusal.reply())?;
+        let mut replies = match answer {
+            Some(Answer::Done(replies)) => replies.into_iter(),
+            Some(Answer::Refused(reply)) => return Err(reply),
+            Some(Answer::Unwatched | Answer::Deferred) | None => return Ok(None),
+        };
+        let replies = refusals
+            .into_iter()
+            .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null));
+        Ok(Some(replies.collect()))
     }
 }
 

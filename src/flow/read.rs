@@ -16,7 +16,7 @@ use crate::resp;
 const MISSES_MAX: usize = 64;
 
 impl Flow {
-    pub(super) async fn read(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    pub(super) async fn read(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
         let Some(first) = self.ask_cache(origin, calls).await else {
             for chunk in calls.chunks(MISSES_MAX) {
                 for reply in join_all(chunk.iter().map(|call| self.miss(origin, call))).await {
@@ -62,7 +62,7 @@ impl Flow {
     }
 
     /// Sends reads to the cache together. `None`: it may not be used, or failed.
-    async fn ask_cache(&self, origin: Origin, calls: &[Call]) -> Option<Replies> {
+    async fn ask_cache(&self, origin: &Origin, calls: &[Call]) -> Option<Replies> {
         let Phase::Active(generation) = self.parts.fence.phase() else {
             return None;
         };
@@ -94,7 +94,7 @@ impl Flow {
     }
 
     /// A reply that is not certain: the true expiry, or a key that may be missing.
-    async fn look_into(&self, origin: Origin, call: &Call, reply: &[u8]) -> Reply {
+    async fn look_into(&self, origin: &Origin, call: &Call, reply: &[u8]) -> Reply {
         if call.command.class == Class::Expiry
             && let Some(found) = told_expiry(reply)
         {
@@ -103,7 +103,7 @@ impl Flow {
         self.miss(origin, call).await
     }
 
-    pub(super) async fn miss(&self, origin: Origin, call: &Call) -> Reply {
+    pub(super) async fn miss(&self, origin: &Origin, call: &Call) -> Reply {
         self.parts
             .reads
             .miss(call, origin.db, |generation| {
@@ -116,7 +116,7 @@ impl Flow {
     /// to be absent; `None` if one is not.
     async fn read_checked(
         &self,
-        origin: Origin,
+        origin: &Origin,
         call: &Call,
         generation: Generation,
     ) -> Result<Option<Reply>, CacheError> {

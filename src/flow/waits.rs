@@ -44,7 +44,7 @@ pub fn may_wait(call: &Call) -> bool {
 impl Flow {
     /// Lets a call that blocks wait until it gets something, for as long as it says.
     /// An error reply where it does not come to that.
-    pub async fn wait(&self, origin: Origin, call: &Call) -> Result<Wait, Reply> {
+    pub async fn wait(&self, origin: &Origin, call: &Call) -> Result<Wait, Reply> {
         if let Some(refusal) = oversized(call) {
             return Err(refusal);
         }
@@ -73,7 +73,7 @@ impl Flow {
             engine::awaited_ends(call, db).into_iter().unzip();
         if places.is_empty() {
             let request = call.request.detached();
-            return Ok(Call { request, ..*call });
+            return Ok(Call::new(call.command, request));
         }
         let looks = keys.iter().filter_map(look_at_end);
         let looks: Vec<Step> = looks.collect();
@@ -97,7 +97,7 @@ impl Flow {
 fn look_at_end(key: &Key) -> Option<Step> {
     let request = Request::from_args(&[&b"XINFO"[..], b"STREAM", &key.name]);
     let call = resolve(request).ok()?;
-    Some(Step { db: key.db, call })
+    Some(Step::new(key.db, call))
 }
 
 /// The last id of what `XINFO STREAM` replied.

@@ -9,7 +9,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::{FieldRange, Kind, Known, ScoreRange, Side};
+use super::{FieldRange, Kind, Known, Places, RankRange, Side};
 
 /// The collection was asked for an element that was not loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +71,8 @@ pub struct Collection {
     elements: BTreeMap<Bytes, Option<Element>>,
     /// The known members of a sorted set in their order.
     ranked: BTreeSet<Ranked>,
-    changed: BTreeSet<Bytes>,
+    /// What was changed, with what was there before.
+    changed: BTreeMap<Bytes, Option<Element>>,
     /// Changes as commands, for the types whose elements do not tell them
     /// (lists, streams).
     log: Vec<CacheCommand>,
@@ -108,7 +109,7 @@ impl Collection {
             known,
             elements,
             ranked,
-            changed: BTreeSet::new(),
+            changed: BTreeMap::new(),
             log: Vec::new(),
         }
     }
@@ -187,7 +188,7 @@ impl Collection {
         if before.is_none() && self.counts(&field) {
             self.size += 1;
         }
-        self.changed.insert(field.clone());
+        self.note_change(&field, before.as_ref());
         self.elements.insert(field, Some(element));
         Ok(before)
     }
@@ -207,9 +208,15 @@ impl Collection {
             self.size -= 1;
         }
         let field = Bytes::copy_from_slice(field);
-        self.changed.insert(field.clone());
+        self.note_change(&field, Some(&before));
         self.elements.insert(field, None);
         Ok(Some(before))
+    }
+
+    fn note_change(&mut self, field: &Bytes, before: Option<&Element>) {
+        if !self.changed.contains_key(field) {
+            self.changed.insert(field.clone(), before.cloned());
+        }
     }
 
     /// Of a stream only the entries count.
@@ -374,12 +381,83 @@ impl Collection {
         Ok(self.ranked.range::<Ranked, _>(range))
     }
 
-    /// The `count` members of a sorted set with scores in `range` that are nearest to
+    /// How many members of a sorted set `range` holds.
+    ///
+    /// # Errors
+    /// If neither they are known nor how many they were when the set was loaded.
+    pub fn count_in(&self, range: &RankRange) -> Result<u64, NotLoaded> {
+        if range.is_empty() {
+            return Ok(0);
+        }
+        let (from, below) = range.bounds();
+        if let Ok(found) = self.ranked_range((from.as_ref(), below.as_ref())) {
+            return Ok(found.count() as u64);
+        }
+        let mut count = *self.known.counts.get(range).ok_or(NotLoaded)?;
+        let is_in = |field: &Bytes, element: Option<&Element>| {
+            element.is_some_and(|element| range.contains(&ranked(field, element)))
+        };
+        for (field, before) in &self.changed {
+            let now = self.elements.get(field).and_then(Option::as_ref);
+            count += u64::from(is_in(field, now));
+            count = count.saturating_sub(u64::from(is_in(field, before.as_ref())));
+        }
+        Ok(count)
+    }
+
+    /// The numbers of the items of a list that `places` describes, `count` at most, in the order of
+    /// the search.
+    ///
+    /// # Errors
+    /// If neither all items are known nor where these stood when the list was loaded and
+    /// nothing has changed since.
+    pub fn places(&self, places: &Places, count: u64) -> Result<Vec<u64>, NotLoaded> {
+        let as_count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let (count, compared_max) = (as_count(count), as_count(places.compared_max));
+        if let Ok(items) = self.iter() {
+            let is_it = |(_, (_, item)): &(u64, (&Bytes, &Element))| item.value == places.value;
+            let numbered = (0..).zip(items);
+            let found: Vec<u64> = match places.side {
+                Side::Lowest => {
+                    let found = numbered.take(compared_max).filter(is_it).take(count);
+                    found.map(|(number, _)| number).collect()
+                }
+                Side::Highest => {
+                    let numbered: Vec<_> = numbered.collect();
+                    let found = numbered.into_iter().rev().take(compared_max);
+                    let found = found.filter(is_it).take(count);
+                    found.map(|(number, _)| number).collect()
+                }
+            };
+            return Ok(found);
+        }
+        match self.known.places.get(places) {
+            Some((found, wanted))
+                if self.changed.is_empty()
+                    && (found.len() >= count || (found.len() as u64) < *wanted) =>
+            {
+                Ok(found.iter().take(count).copied().collect())
+            }
+            _ => Err(NotLoaded),
+        }
+    }
+
+    /// The elements of the page that was loaded, and the position of what follows, if something may.
+    ///
+    /// # Errors
+    /// If none was loaded.
+    pub fn page(&self) -> Result<(Vec<(&Bytes, &Element)>, Option<&Bytes>), NotLoaded> {
+        let (fields, next) = self.known.page.as_ref().ok_or(NotLoaded)?;
+        let of_field = |field| Some((field, self.elements.get(field)?.as_ref()?));
+        Ok((fields.iter().filter_map(of_field).collect(), next.as_ref()))
+    }
+
+    /// The `count` members of a sorted set in `range` that are nearest to
     /// its side, by score, then by member; fewer only if there are no more.
     ///
     /// # Errors
     /// If it is not known which these are.
-    pub fn scored(&self, range: &ScoreRange, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
+    pub fn scored(&self, range: &RankRange, count: u64) -> Result<Vec<&Ranked>, NotLoaded> {
         if range.is_empty() {
             return Ok(Vec::new());
         }
@@ -457,7 +535,7 @@ impl Collection {
     /// The fields that were changed, with what is under them now.
     pub fn changes(&self) -> impl Iterator<Item = (&Bytes, Option<&Element>)> {
         let now = |field| self.elements.get(field).and_then(Option::as_ref);
-        self.changed.iter().map(move |field| (field, now(field)))
+        self.changed.keys().map(move |field| (field, now(field)))
     }
 
     /// The elements that are known to be there, in the order of their fields.

@@ -1,142 +1,11 @@
 //! What is known of a collection of which only a part was loaded.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::Ranked;
-
-/// From which end of a range elements are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
-    /// From the lowest field or score on.
-    Lowest,
-    /// From the highest on.
-    Highest,
-}
-
-/// A range of fields, counted from one side.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct FieldRange {
-    /// The lowest field that may be in it.
-    pub from: Bytes,
-    /// All in it are below this one.
-    pub below: Bytes,
-    /// Where counting begins.
-    pub side: Side,
-}
-
-impl FieldRange {
-    /// The fields above `field` that have the same first byte, from the lowest on.
-    pub fn above(field: &[u8]) -> Self {
-        // No field follows this one more closely.
-        let from = Bytes::from([field, &[0]].concat());
-        let first = field.first().map_or(0, |byte| byte.saturating_add(1));
-        Self {
-            from,
-            below: Bytes::copy_from_slice(&[first]),
-            side: Side::Lowest,
-        }
-    }
-
-    /// The fields that begin with `prefix`, which is neither empty nor of bytes 255
-    /// alone, from the lowest on.
-    pub fn beginning(prefix: &[u8]) -> Self {
-        let mut below = prefix.to_vec();
-        while below.last() == Some(&u8::MAX) {
-            below.pop();
-        }
-        if let Some(last) = below.last_mut() {
-            *last += 1;
-        }
-        Self {
-            from: Bytes::copy_from_slice(prefix),
-            below: Bytes::from(below),
-            side: Side::Lowest,
-        }
-    }
-
-    /// As bounds.
-    pub fn bounds(&self) -> Bounds<Bytes> {
-        (
-            Bound::Included(self.from.clone()),
-            Bound::Excluded(self.below.clone()),
-        )
-    }
-
-    /// Whether nothing can be in it.
-    pub fn is_empty(&self) -> bool {
-        self.from >= self.below
-    }
-}
-
-/// The scores from `min` to `max`, both included, counted from one side. Neither is NaN.
-#[derive(Clone, Copy, Debug)]
-pub struct ScoreRange {
-    /// The lowest score.
-    pub min: f64,
-    /// The highest.
-    pub max: f64,
-    /// Where counting begins.
-    pub side: Side,
-}
-
-impl ScoreRange {
-    /// The members with these scores, as bounds.
-    pub fn bounds(&self) -> Bounds<Ranked> {
-        let first_of = |rank| Ranked {
-            rank,
-            field: Bytes::new(),
-        };
-        let behind = if self.max == f64::INFINITY {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(first_of(self.max.next_up()))
-        };
-        (Bound::Included(first_of(self.min)), behind)
-    }
-
-    /// Whether nothing can be in it.
-    pub fn is_empty(&self) -> bool {
-        self.min > self.max
-    }
-}
-
-impl Ord for ScoreRange {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.min
-            .total_cmp(&other.min)
-            .then_with(|| self.max.total_cmp(&other.max))
-            .then_with(|| self.side.cmp(&other.side))
-    }
-}
-
-impl PartialOrd for ScoreRange {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for ScoreRange {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for ScoreRange {}
-
-/// The items of a list that have one value, counted from one side.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Holding {
-    /// The value.
-    pub value: Bytes,
-    /// Where counting begins.
-    pub side: Side,
-}
-
-/// Two bounds.
-pub type Bounds<T> = (Bound<T>, Bound<T>);
+use super::{Bounds, Places, RankRange, Ranked};
 
 /// What is known of a collection beside the elements that are there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,6 +18,13 @@ pub struct Known {
     pub ranks: Vec<Bounds<Ranked>>,
     /// Every item that has one of these values and stands in the range beside it.
     pub holding: Vec<(Bytes, Bounds<Bytes>)>,
+    /// How many members of a sorted set these ranges held when it was loaded.
+    pub counts: BTreeMap<RankRange, u64>,
+    /// Where the items of these values stood in a list when it was loaded, and how many were
+    /// looked for.
+    pub places: BTreeMap<Places, (Vec<u64>, u64)>,
+    /// Fields that stand one behind the other where they are stored, and from where on more may.
+    pub page: Option<(Vec<Bytes>, Option<Bytes>)>,
 }
 
 impl Known {
@@ -257,8 +133,6 @@ fn is_within<T: Ord + ?Sized>(
 
 #[cfg(test)]
 mod tests {
-    use std::ops::RangeBounds;
-
     use super::*;
 
     #[test]
@@ -303,41 +177,5 @@ mod tests {
             known.fields,
             [whole, (Bound::Excluded(at("x")), Bound::Unbounded)]
         );
-    }
-
-    #[test]
-    fn prefixes_end_before_the_next() {
-        let range = FieldRange::beginning(b"p\x01\xff");
-        assert_eq!(
-            (&range.from[..], &range.below[..]),
-            (&b"p\x01\xff"[..], &b"p\x02"[..])
-        );
-        let range = FieldRange::above(b"e1");
-        assert_eq!(
-            (&range.from[..], &range.below[..]),
-            (&b"e1\0"[..], &b"f"[..])
-        );
-    }
-
-    #[test]
-    fn scores_include_their_ends() {
-        let range = |min, max| ScoreRange {
-            min,
-            max,
-            side: Side::Lowest,
-        };
-        let at = |rank| Ranked {
-            rank,
-            field: Bytes::from("m"),
-        };
-        assert!(range(1.0, 2.0).bounds().contains(&at(2.0)));
-        assert!(!range(1.0, 2.0).bounds().contains(&at(2.0f64.next_up())));
-        assert!(range(0.0, 0.0).bounds().contains(&at(-0.0)));
-        assert!(
-            range(1.0, f64::INFINITY)
-                .bounds()
-                .contains(&at(f64::INFINITY))
-        );
-        assert!(!range(1.0, f64::MAX).bounds().contains(&at(f64::INFINITY)));
     }
 }

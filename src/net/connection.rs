@@ -351,9 +351,10 @@ impl Connection<'_> {
         let _held = self.hub.working().hold(bytes).await;
         let before = bench.output.len();
         self.client.remember_reads(self.hub, &bench.calls);
+        let origin = self.client.origin(&bench.calls);
         self.hub
             .flow
-            .run(self.client.origin(), &bench.calls, &mut bench.output)
+            .run(&origin, &bench.calls, &mut bench.output)
             .await;
         let took = start.elapsed();
         let replies = &bench.output[before..];

@@ -19,10 +19,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::sync::watch;
 
 use super::broker::{Broker, State};
-use super::topics::Space;
+use super::topics::{Space, is_reserved};
 use super::upstream::{Due, Wire};
 use crate::coherence::{Audience, Change, Ear};
-use crate::model::{Db, Event, EventClasses, Key, Reply};
+use crate::model::{Db, Event, EventClasses, Key, Reply, Request};
 
 /// Where proxies ask each other to tell of changes.
 pub(super) const CONTROL: &[u8] = b"\0f:trackers";
@@ -378,6 +378,18 @@ impl Audience for Broker {
         if !events.is_empty() {
             self.publish_events(events);
         }
+    }
+
+    fn publish(&self, request: &Request) {
+        if is_reserved(request.arg(1)) {
+            return;
+        }
+        let mut state = self.lock();
+        if !state.wire.takes_more() {
+            return self.count_dropped(1);
+        }
+        state.wire.send(request.raw(), Due::Nobody);
+        self.note_room(&state);
     }
 
     fn hear_changes(&self, changes: &[Change<'_>]) {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::broker::{Broker, Unreached};
 use super::frames;
 use super::topics::{NOT_SENT, Space};
-use crate::cache::{CacheError, Link, LinkOptions};
+use crate::cache::{CacheError, Identity, Link, LinkOptions};
 use crate::model::{Db, Protocol, Reply};
 use crate::resp::{ReplyScanner, decode_reply};
 
@@ -195,7 +195,7 @@ pub(super) async fn run(broker: Arc<Broker>, options: LinkOptions) {
             Ok(link) if link.identity.is_primary => {
                 pause = PAUSE;
                 broker.opened();
-                let error = serve(&broker, link, options.reply_timeout).await;
+                let error = serve(&broker, link, &options).await;
                 broker.lost();
                 error
             }
@@ -209,14 +209,27 @@ pub(super) async fn run(broker: Arc<Broker>, options: LinkOptions) {
 }
 
 /// Serves one connection until it fails.
-async fn serve(broker: &Broker, link: Link, reply_timeout: Duration) -> CacheError {
+async fn serve(broker: &Broker, link: Link, options: &LinkOptions) -> CacheError {
     let ended = tokio::select! {
         ended = write(broker, link.writer) => ended,
-        ended = read(broker, link.reader, reply_timeout) => ended,
+        ended = read(broker, link.reader, options.reply_timeout) => ended,
+        stranger = replaced(&link.identity, options) => Err(stranger),
     };
     match ended {
         Ok(never) => match never {},
         Err(error) => error,
+    }
+}
+
+/// Waits until another server is the cache: one that was replaced may live on, where nobody
+/// else meets any more.
+async fn replaced(own: &Identity, options: &LinkOptions) -> CacheError {
+    let mut tick = tokio::time::interval(options.reply_timeout);
+    loop {
+        tick.tick().await;
+        if let Err(stranger) = options.on_record.check(own) {
+            return stranger;
+        }
     }
 }
 

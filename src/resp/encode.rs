@@ -8,6 +8,7 @@ use crate::model::{Protocol, Reply, format_double};
 pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
     match reply {
         Reply::Simple(text) => line(b'+', text.as_bytes(), out),
+        Reply::Status(text) => line(b'+', text, out),
         Reply::Error(text) => error(text, out),
         Reply::Integer(value) => header(b':', *value, out),
         Reply::Bulk(bytes) => bulk(b'$', bytes, out),
@@ -27,6 +28,10 @@ pub fn encode(reply: &Reply, protocol: Protocol, out: &mut BytesMut) {
             (Protocol::Resp3, true) => b"#t\r\n",
             (Protocol::Resp3, false) => b"#f\r\n",
         }),
+        Reply::BigNumber(digits) => match protocol {
+            Protocol::Resp2 => bulk(b'$', digits, out),
+            Protocol::Resp3 => line(b'(', digits, out),
+        },
         Reply::Verbatim(format, text) => verbatim(*format, text, protocol, out),
         Reply::Raw(bytes) => out.put_slice(bytes),
     }

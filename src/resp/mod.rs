@@ -14,6 +14,7 @@ mod encode;
 mod error;
 mod inline;
 mod number;
+mod packed;
 mod reply;
 mod request;
 
@@ -21,5 +22,6 @@ pub use encode::{append, encode};
 pub use error::{ProtocolError, RequestError};
 pub use inline::{Unbalanced, split};
 pub use number::parse_integer;
+pub use packed::{pack, unpack};
 pub use reply::{ReplyScanner, decode_reply, scan_reply};
 pub use request::{Decoder, Limits, Trust};

@@ -310,7 +310,7 @@ fn pairs(items: Vec<Reply>) -> Vec<(Reply, Reply)> {
 }
 
 /// The simple strings that Redis answers with.
-fn known(text: &[u8]) -> Option<&'static str> {
+pub(super) fn known(text: &[u8]) -> Option<&'static str> {
     const KNOWN: [&str; 11] = [
         "OK", "PONG", "QUEUED", "RESET", "none", "string", "list", "set", "zset", "hash", "stream",
     ];

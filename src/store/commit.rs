@@ -2,7 +2,9 @@
 //! became of a COMMIT that got no answer.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 use tokio_postgres::Statement;
@@ -10,6 +12,7 @@ use tokio_postgres::types::ToSql;
 
 use super::elements;
 use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
+use super::once::{self, Kept};
 use super::{FenceState, Store, StoreError};
 use crate::model::{Collection, Effect, Generation, Key, UnixMs, Value, Version};
 
@@ -188,22 +191,41 @@ pub struct Session {
     contents: Mutex<Range<i64>>,
     /// How many bytes of collections may be loaded at once.
     load_limit: usize,
+    /// How long an answer may take.
+    answer_limit: Duration,
+    /// The connection is open and of no use any more.
+    is_spent: AtomicBool,
+    /// The pool that it was taken from.
+    pool_number: u64,
 }
 
 impl Session {
     /// Takes a connection from the pool and prepares the statements on it.
     pub async fn open(store: &Store) -> Result<Self, StoreError> {
+        let pool_number = store.pool_number();
         let client = store.connection().await?;
-        let (guard, write_blind, load, after_locks, upsert, create, set_expiry, change) = tokio::try_join!(
-            client.prepare_cached(GUARD),
-            client.prepare_cached(WRITE_BLIND),
-            client.prepare_cached(LOCK_AND_LOAD),
-            client.prepare_cached(AFTER_LOCKS),
-            client.prepare_cached(UPSERT),
-            client.prepare_cached(CREATE),
-            client.prepare_cached(SET_EXPIRY),
-            client.prepare_cached(CHANGE),
-        )?;
+        let preparing = async {
+            Ok(tokio::try_join!(
+                client.prepare_cached(GUARD),
+                client.prepare_cached(WRITE_BLIND),
+                client.prepare_cached(LOCK_AND_LOAD),
+                client.prepare_cached(AFTER_LOCKS),
+                client.prepare_cached(UPSERT),
+                client.prepare_cached(CREATE),
+                client.prepare_cached(SET_EXPIRY),
+                client.prepare_cached(CHANGE),
+            )?)
+        };
+        let prepared = store.bounded(preparing).await;
+        let (guard, write_blind, load, after_locks, upsert, create, set_expiry, change) =
+            match prepared {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    // Whatever is wrong with it, the next try is on another.
+                    drop(Object::take(client));
+                    return Err(error);
+                }
+            };
         Ok(Self {
             client,
             guard,
@@ -216,12 +238,35 @@ impl Session {
             change,
             contents: Mutex::new(0..0),
             load_limit: store.load_limit(),
+            answer_limit: store.answer_limit(),
+            is_spent: AtomicBool::new(false),
+            pool_number,
         })
     }
 
-    /// Whether the connection has ended.
+    /// Whether the connection has ended, or is of no use any more.
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.is_spent.load(Ordering::Relaxed)
+    }
+
+    /// The number of the pool that the connection is of: see [`Store::turn_to`].
+    pub fn pool_number(&self) -> u64 {
+        self.pool_number
+    }
+
+    /// Waits for `work` as long as an answer may take; see [`Store::bounded`].
+    async fn bounded<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let limit = self.answer_limit;
+        let done = tokio::time::timeout(limit, work)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Lost(format!("no answer within {limit:?}"))));
+        if done.as_ref().is_err_and(StoreError::ends_connection) {
+            self.is_spent.store(true, Ordering::Relaxed);
+        }
+        done
     }
 
     /// Writes blind `changes` in a transaction of their own: one statement, one
@@ -250,34 +295,41 @@ impl Session {
             &rows.expiries,
             &rows.values,
         ];
-        let row = self.client.query_one(&self.write_blind, &values).await?;
+        let writing = async { Ok(self.client.query_one(&self.write_blind, &values).await?) };
+        let row = self.bounded(writing).await?;
         let versions: Vec<i64> = row.try_get(1)?;
         let versions = versions.into_iter().map(Version).collect();
         Ok((UnixMs(row.try_get(0)?), versions))
     }
 
     /// Begins a transaction and loads `requests` (sorted by key, each once)
-    /// under row locks: one round trip. The time is the store's, after the locks.
+    /// under row locks: one round trip. The time is the store's, after the locks. So is what
+    /// is kept under `tokens`: who waited for the locks of another that used one finds it.
     pub async fn begin_and_load(
         &self,
         attempt: Attempt,
         requests: &[LoadRequest],
-    ) -> Result<(Guard, Vec<Locked>, UnixMs), StoreError> {
-        let (_, guard, (locked, now)) = tokio::try_join!(
-            self.execute("BEGIN"),
-            self.guard(attempt),
-            load::lock_and_load(
-                &self.client,
-                (&self.load, &self.after_locks),
-                requests,
-                self.load_limit,
-            ),
-        )?;
-        Ok((guard, locked, now))
+        tokens: &[&[u8]],
+    ) -> Result<(Guard, (Vec<Locked>, UnixMs), Vec<Kept>), StoreError> {
+        let statements = (&self.load, &self.after_locks);
+        let loading = async {
+            tokio::try_join!(
+                self.execute("BEGIN"),
+                self.guard(attempt),
+                load::lock_and_load(&self.client, statements, requests, self.load_limit),
+                once::find(&self.client, tokens, self.load_limit),
+            )
+        };
+        let (_, guard, locked, kept) = self.bounded(loading).await?;
+        Ok((guard, locked, kept))
     }
 
     /// Writes `changes`, sorted by key, each key once; what is deleted, at `now`.
     pub async fn write(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {
+        self.bounded(self.write_all(changes, now)).await
+    }
+
+    async fn write_all(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {
         let mut versions = vec![Version::default(); changes.len()];
         let rows = |wanted: fn(&Change<'_>) -> bool| -> Vec<usize> {
             (0..changes.len())
@@ -323,21 +375,29 @@ impl Session {
         if keys.is_empty() {
             return Ok(true);
         }
-        let statement = self.client.prepare_cached(HOLD_ABSENT).await?;
         let (dbs, names) = load::columns(keys.iter());
         let values: [&(dyn ToSql + Sync); 3] = [&dbs, &names, &now.0];
-        let inserted = self.client.execute(&statement, &values).await?;
-        Ok(inserted == keys.len() as u64)
+        let holding = async {
+            let statement = self.client.prepare_cached(HOLD_ABSENT).await?;
+            Ok(self.client.execute(&statement, &values).await?)
+        };
+        Ok(self.bounded(holding).await? == keys.len() as u64)
+    }
+
+    /// Keeps replies until `ends`, under tokens (sorted) that were not used. `false` if one is
+    /// by now: roll back and run the batch again.
+    pub async fn keep(&self, kept: &[Kept], ends: UnixMs) -> Result<bool, StoreError> {
+        self.bounded(once::keep(&self.client, kept, ends)).await
     }
 
     /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].
     pub async fn commit(&self) -> Result<(), StoreError> {
-        self.execute("COMMIT").await
+        self.bounded(self.execute("COMMIT")).await
     }
 
     /// Rolls back; returns once the server has confirmed it.
     pub async fn rollback(&self) -> Result<(), StoreError> {
-        self.execute("ROLLBACK").await
+        self.bounded(self.execute("ROLLBACK")).await
     }
 
     async fn execute(&self, sql: &str) -> Result<(), StoreError> {

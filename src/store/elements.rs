@@ -6,11 +6,11 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::{Change, StoreError};
-use crate::model::{Effect, Element, Kind, Value};
+use crate::model::{Effect, Element, Kind, ORDERED_BYTES, Value};
 
 /// Fields up to this length are stored as they are; PostgreSQL cannot index
 /// longer keys than about 2,700 bytes.
-const FIELD_MAX: usize = 1024;
+pub(super) const FIELD_MAX: usize = ORDERED_BYTES;
 
 /// A field as it is stored, and the whole of it if that is not whole.
 pub(super) fn stored(field: &[u8]) -> (Vec<u8>, Option<&[u8]>) {

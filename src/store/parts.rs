@@ -1,6 +1,9 @@
 //! What a batch loads of collections: one statement for each sort of need that
 //! comes up, for all its keys together.
 
+mod counts;
+mod page;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +17,7 @@ use super::StoreError;
 use super::elements::stored;
 use super::load::{RowBytes, columns, ordinal};
 use crate::engine::{Found, Need};
-use crate::model::{Collection, Element, FieldRange, Holding, Key, Kind, Ranked, ScoreRange, Side};
+use crate::model::{Collection, Element, FieldRange, Holding, Key, Kind, RankRange, Ranked, Side};
 
 /// Columns that every load returns after the ordinal of what was asked for.
 const ELEMENT: &str = "coalesce(e.name, e.field), e.rank, e.value";
@@ -106,22 +109,43 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A range of scores that is looked for.
-enum Scores {
+/// A part of a sorted set's order that is looked for.
+enum Scores<'a> {
     Lowest,
     Highest,
-    Range(ScoreRange),
+    Range(&'a RankRange),
 }
 
-impl Scores {
-    /// From which score, up to which, and whether from the highest.
-    fn bounds(&self) -> (f64, f64, bool) {
+impl<'a> Scores<'a> {
+    /// From which score and field, below which, and whether from the highest.
+    fn bounds(&self) -> (Place<'a>, Place<'a>, bool) {
         match self {
-            Self::Lowest => (f64::NEG_INFINITY, f64::INFINITY, false),
-            Self::Highest => (f64::NEG_INFINITY, f64::INFINITY, true),
-            Self::Range(range) => (range.min, range.max, range.side == Side::Highest),
+            Self::Lowest => (FIRST, BEHIND_ALL, false),
+            Self::Highest => (FIRST, BEHIND_ALL, true),
+            Self::Range(range) => {
+                let (from, below) = places(range);
+                (from, below, range.side == Side::Highest)
+            }
         }
     }
+}
+
+/// A score and a field.
+type Place<'a> = (f64, &'a [u8]);
+
+const FIRST: Place<'static> = (f64::NEG_INFINITY, &[]);
+
+/// PostgreSQL orders it behind all other numbers, and no score is it.
+const BEHIND_ALL: Place<'static> = (f64::NAN, &[]);
+
+/// From which place a range reaches, and below which.
+fn places(range: &RankRange) -> (Place<'_>, Place<'_>) {
+    let from = (range.from.rank, &range.from.field[..]);
+    let below = range.below.as_ref();
+    (
+        from,
+        below.map_or(BEHIND_ALL, |at| (at.rank, &at.field[..])),
+    )
 }
 
 /// The ranges of fields that a need asks for, and how many elements of each.
@@ -132,14 +156,14 @@ fn fields_of(need: &Need) -> Vec<(Fields<'_>, u64)> {
     ends.into_iter().chain(ranges).collect()
 }
 
-/// The ranges of scores that a need asks for, and how many members of each.
-fn scores_of(need: &Need) -> Vec<(Scores, u64)> {
+/// The parts of its order that a need asks for, and how many members of each.
+fn scores_of(need: &Need) -> Vec<(Scores<'_>, u64)> {
     let ends = [
         (Scores::Lowest, need.lowest),
         (Scores::Highest, need.highest),
     ];
     let ranges = need.scores.iter();
-    let ranges = ranges.map(|(range, count)| (Scores::Range(*range), *count));
+    let ranges = ranges.map(|(range, count)| (Scores::Range(range), *count));
     ends.into_iter().chain(ranges).collect()
 }
 
@@ -188,7 +212,10 @@ impl<'a> Loading<'a> {
                 match what {
                     Scores::Lowest => found.lowest.push(ranked),
                     Scores::Highest => found.highest.push(ranked),
-                    Scores::Range(range) => found.scores.entry(*range).or_default().push(ranked),
+                    Scores::Range(range) => {
+                        let found = found.scores.entry((*range).clone());
+                        found.or_default().push(ranked);
+                    }
                 }
             },
         )?;
@@ -201,6 +228,8 @@ impl<'a> Loading<'a> {
                 .or_default()
                 .push(field);
         })?;
+        self.count(&mut parts).await?;
+        self.page(&mut parts).await?;
         parts.iter_mut().for_each(|part| sort(&mut part.found));
         Ok(parts)
     }
@@ -303,17 +332,20 @@ impl<'a> Loading<'a> {
             .await
     }
 
-    async fn scores(self, asked: &[Search<'_, Scores>]) -> Result<Vec<Row>, StoreError> {
+    async fn scores(self, asked: &[Search<'_, Scores<'_>>]) -> Result<Vec<Row>, StoreError> {
         const INSIDE: &str = "FROM freshet.element r
             WHERE r.content = k.content AND r.value IS NULL AND r.rank IS NOT NULL
-              AND r.rank >= u.low AND r.rank <= u.high";
+              AND (r.rank, r.field) >= (u.low, u.low_field)
+              AND (r.rank, r.field) < (u.below, u.below_field)";
         if asked.is_empty() {
             return Ok(Vec::new());
         }
         let sql = format!(
             "SELECT u.ord::int, {ELEMENT}
-               FROM unnest($1::smallint[], $2::bytea[], $3::float8[], $4::float8[], $5::bool[], $6::bigint[])
-                      WITH ORDINALITY AS u (db, key, low, high, is_highest, wanted, ord)
+               FROM unnest($1::smallint[], $2::bytea[], $3::float8[], $4::bytea[],
+                           $5::float8[], $6::bytea[], $7::bool[], $8::bigint[])
+                      WITH ORDINALITY AS u (db, key, low, low_field, below, below_field,
+                                            is_highest, wanted, ord)
                {KEYS} AND k.kind = 4
                CROSS JOIN LATERAL (
                    (SELECT * {INSIDE} AND NOT u.is_highest
@@ -323,11 +355,22 @@ impl<'a> Loading<'a> {
                      ORDER BY r.rank DESC, r.field DESC LIMIT u.wanted)) e"
         );
         let (dbs, names) = columns(asked.iter().map(|search| search.key));
-        let (lows, highs, sides): (Vec<_>, Vec<_>, Vec<_>) =
-            asked.iter().map(|search| search.what.bounds()).collect();
+        let bounds = asked.iter().map(|search| search.what.bounds());
+        let (lows, belows, sides): (Vec<_>, Vec<_>, Vec<_>) = bounds.collect();
+        let (lows, low_fields): (Vec<f64>, Vec<&[u8]>) = lows.into_iter().unzip();
+        let (belows, below_fields): (Vec<f64>, Vec<&[u8]>) = belows.into_iter().unzip();
         let counts = counts(asked);
-        self.query(&sql, &[&dbs, &names, &lows, &highs, &sides, &counts])
-            .await
+        let values: [&(dyn ToSql + Sync); 8] = [
+            &dbs,
+            &names,
+            &lows,
+            &low_fields,
+            &belows,
+            &below_fields,
+            &sides,
+            &counts,
+        ];
+        self.query(&sql, &values).await
     }
 
     /// Members of sets are found from a random place on, by an index; hashes and

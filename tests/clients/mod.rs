@@ -42,7 +42,7 @@ fn installed(name: &str, wanted: &[&str], install: impl FnOnce(&Path)) -> PathBu
     home
 }
 
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     static HOME: OnceLock<PathBuf> = OnceLock::new();
     let home = HOME.get_or_init(|| {
         installed("python", PYTHON, |home| {
@@ -72,7 +72,7 @@ fn port(stack: &Stack) -> String {
 }
 
 /// Runs a script that says at its end that all is well.
-fn is_well(program: &Path, name: &str, arguments: &[&str]) {
+pub fn is_well(program: &Path, name: &str, arguments: &[&str]) {
     let script = script(name);
     let output = run(program, &[&[script.to_str().unwrap()], arguments].concat());
     assert!(output.ends_with("all well\n"), "{output}");

@@ -78,6 +78,22 @@ assert other.get("p") == b"text"
 assert client.set("lock", "me", nx=True, px=60000) is True
 assert client.set("lock", "you", nx=True, px=60000) is None
 
+# Its own lock, which is given back and prolonged by scripts.
+lock = client.lock("own lock", timeout=60)
+assert lock.acquire(blocking=False)
+assert not client.lock("own lock").acquire(blocking=False)
+assert lock.extend(30) and lock.reacquire() and lock.owned()
+lock.release()
+assert not client.exists("own lock")
+
+# Scripts by name, also in a pipeline.
+twice = client.register_script("return redis.call('INCRBY', KEYS[1], ARGV[1] * 2)")
+assert twice(keys=["scripted"], args=[21]) == 42
+with client.pipeline() as block:
+    twice(keys=["scripted"], args=[1], client=block)
+    block.get("scripted")
+    assert block.execute() == [44, "44"]
+
 # Its pipelines are MULTI blocks unless told otherwise.
 replies = client.pipeline().set("t", "1").incr("t").get("t").execute()
 assert replies == [True, 2, "2"], replies

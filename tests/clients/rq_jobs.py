@@ -63,4 +63,9 @@ late.cancel()
 assert Job.fetch(late.id, connection=client).get_status() == JobStatus.CANCELED
 late.delete()
 assert not Job.exists(late.id, connection=client)
+
+# Emptied by a script.
+for number in range(3):
+    queue.enqueue(pow, number, 2)
+assert len(queue) == 3 and queue.empty() == 3 and len(queue) == 0
 print("all well")

@@ -261,6 +261,48 @@ fn sort_reads_the_keys_that_its_patterns_name() {
     assert_eq!(texts(&stored), ["10", "20", "30"]);
 }
 
+/// As a read: the cache answers, but for keys that only patterns name.
+#[test]
+fn sort_that_only_reads_is_answered_as_a_read() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["RPUSH", "l", "3", "1", "2"]).unwrap();
+    client
+        .ok(&["MSET", "w_1", "30", "w_2", "20", "w_3", "10"])
+        .unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    let hits = |cache: &mut Client| {
+        let info = cache.text(&["INFO", "commandstats"]).unwrap();
+        info.contains("cmdstat_sort_ro:")
+    };
+    let by_weight = ["SORT_RO", "l", "BY", "w_*"];
+    assert_eq!(texts(&client.ok(&by_weight).unwrap()), ["3", "2", "1"]);
+    // A key that the cache has lost counts all the same.
+    cache.ok(&["DEL", "w_3"]).unwrap();
+    assert_eq!(texts(&client.ok(&by_weight).unwrap()), ["3", "2", "1"]);
+    assert!(!hits(&mut cache));
+    for command in [
+        &["SORT_RO", "l", "DESC"][..],
+        &["SORT_RO", "l", "GET", "#", "DESC"],
+    ] {
+        assert_eq!(texts(&client.ok(command).unwrap()), ["3", "2", "1"]);
+    }
+    assert!(hits(&mut cache));
+    cache.ok(&["DEL", "l"]).unwrap();
+    assert_eq!(
+        texts(&client.ok(&["SORT_RO", "l"]).unwrap()),
+        ["1", "2", "3"]
+    );
+    let block = [
+        vec!["MULTI"],
+        vec!["SET", "w_3", "40"],
+        by_weight.to_vec(),
+        vec!["EXEC"],
+    ];
+    let replies = client.pipeline(&block).unwrap();
+    assert_eq!(texts(&replies[3].items()[1]), ["2", "1", "3"]);
+}
+
 #[test]
 fn a_group_or_stream_that_goes_ends_the_waiting() {
     let stack = Stack::start().unwrap();

@@ -45,6 +45,8 @@ const WRITES: &[&str] = &[
     "ZPOPMAX z",
     "ZREMRANGEBYSCORE z -inf -1",
     "ZREMRANGEBYSCORE z -inf 4",
+    "ZREMRANGEBYLEX lex - (m10",
+    "ZREMRANGEBYLEX lex [x +",
     "ZREMRANGEBYRANK z 0 1",
     "ZREMRANGEBYRANK z -2 -1",
     "XADD x * f v",
@@ -55,6 +57,48 @@ const WRITES: &[&str] = &[
     "XACK x g 1-1",
     "XDEL x 4-1",
     "XTRIM x MINID 3-1",
+];
+
+/// Reads that the store answers, and so many rows more that all together may touch of large keys: three
+/// of them tell a page of a hundred elements, of which a small key has fewer.
+const READS_OF_PARTS: &[&str] = &[
+    "ZRANK z m3",
+    "ZREVRANK z m{last}",
+    "ZCOUNT z -inf 4",
+    "ZCOUNT z ({last} +inf",
+    "ZLEXCOUNT lex - (m10",
+    "ZRANGEBYLEX lex - + LIMIT 0 2",
+    "ZREVRANGEBYLEX lex + - LIMIT 1 2",
+    "LPOS l v3",
+    "LPOS l v{last} RANK -1",
+    "LPOS l none MAXLEN 5",
+    "HSCAN h 0",
+    "SSCAN s 0",
+    "ZSCAN z 0",
+];
+const PAGES: i64 = 3 * 100;
+
+/// Reads of all kinds that the cache answers.
+const READS: &[&str] = &[
+    "HGETALL h",
+    "HSCAN h 0",
+    "LRANGE l 0 -1",
+    "LPOS l v3",
+    "SMEMBERS s",
+    "SSCAN s 0",
+    "SINTER s other",
+    "SUNION s other",
+    "SINTERCARD 2 s other",
+    "ZRANK z m3",
+    "ZREVRANK z m3",
+    "ZCOUNT z -inf +inf",
+    "ZRANGE z 0 -1",
+    "ZLEXCOUNT lex - +",
+    "ZRANGEBYLEX lex - + LIMIT 0 1",
+    "ZUNION 2 z lex",
+    "ZSCAN z 0",
+    "SORT_RO l ALPHA LIMIT 0 1",
+    "XRANGE x - + COUNT 1",
 ];
 
 fn call(client: &mut Client, line: &str) -> Value {
@@ -75,6 +119,7 @@ fn fill(client: &mut Client, size: usize) {
             command(&["RPUSH", "l"], &|n| vec![format!("v{n}")]),
             command(&["SADD", "s"], &|n| vec![format!("m{n}")]),
             command(&["ZADD", "z"], &|n| vec![n.to_string(), format!("m{n}")]),
+            command(&["ZADD", "lex"], &|n| vec!["0".to_owned(), format!("m{n}")]),
         ] {
             client.ok(&words).unwrap();
         }
@@ -112,18 +157,23 @@ fn touched(sql: &Sql) -> i64 {
     rows[0].get(0)
 }
 
-/// How many rows all the writes touch together on keys of `size` elements.
-fn cost_of_writes(size: usize) -> i64 {
-    let mut stack = Stack::start().unwrap();
+/// How many rows all of `lines` touch together on keys of `size` elements; `prepare` has been run before.
+fn cost(size: usize, settings: &[(&str, &str)], prepare: &[&str], lines: &[&str]) -> i64 {
+    let mut stack = Stack::start_with(settings, &[]).unwrap();
     let sql = stack.sql().unwrap();
     sql.execute("ALTER TABLE freshet.element SET (autovacuum_enabled = false)")
         .unwrap();
-    fill(&mut stack.client().unwrap(), size);
+    let mut client = stack.client().unwrap();
+    fill(&mut client, size);
+    for line in prepare {
+        call(&mut client, line);
+    }
+    drop(client);
     stack.program.stop().unwrap();
     let before = touched(&sql);
     stack.program.start_again().unwrap();
     let mut client = stack.client().unwrap();
-    for line in WRITES {
+    for line in lines {
         call(
             &mut client,
             &line.replace("{last}", &(size - 2).to_string()),
@@ -136,10 +186,29 @@ fn cost_of_writes(size: usize) -> i64 {
 
 #[test]
 fn what_a_write_touches_does_not_depend_on_the_size_of_its_key() {
-    let (small, large) = (cost_of_writes(SMALL), cost_of_writes(LARGE));
+    let (small, large) = (cost(SMALL, &[], &[], WRITES), cost(LARGE, &[], &[], WRITES));
     println!("{small} rows for keys of {SMALL} elements, {large} for keys of {LARGE}");
     assert!(
         large < small + MORE_MAX,
         "{small} rows for keys of {SMALL} elements, {large} for keys of {LARGE}"
     );
+}
+
+#[test]
+fn what_a_read_of_a_part_touches_does_not_depend_on_the_size_of_its_key() {
+    let settings = [("cache.fill_elements", "10")];
+    let cost = |size| cost(size, &settings, &[], READS_OF_PARTS);
+    let (small, large) = (cost(SMALL), cost(LARGE));
+    println!("{small} rows for keys of {SMALL} elements, {large} for keys of {LARGE}");
+    assert!(
+        large < small + PAGES + MORE_MAX,
+        "{small} rows for keys of {SMALL} elements, {large} for keys of {LARGE}"
+    );
+}
+
+#[test]
+fn reads_that_the_cache_answers_touch_nothing_in_the_store() {
+    let mut prepare = vec!["SADD other m1 x"];
+    prepare.extend(READS);
+    assert_eq!(cost(SMALL, &[], &prepare, READS), 0);
 }

@@ -6,6 +6,7 @@ mod collections;
 mod cost;
 mod durability;
 mod eviction;
+mod load_limit;
 mod order;
 mod outage;
 mod scans;

@@ -49,12 +49,13 @@ fn compare(key: &Key, stream: &Collection, name: &[u8], redis: &mut Client) -> R
     Ok(())
 }
 
-/// Whether more entries were ever added than `XSETID` can say, which Redis tells as a negative
-/// number: no command makes such a stream, and the cache does without.
+/// Whether more entries were ever added, or read by a group, than `XSETID` and `XGROUP` can say,
+/// which Redis tells as a negative number: no command makes such a stream, and the cache does without.
 fn counts_beyond_commands(key: &Key, stream: &Collection) -> Result<bool> {
-    const COUNT: &[u8] = b"entries-added\r\n:-";
+    const COUNTS: [&[u8]; 2] = [b"entries-added\r\n:-", b"entries-read\r\n:-"];
     let told = told(key, stream)?;
-    Ok(told.windows(COUNT.len()).any(|line| line == COUNT))
+    let has = |count: &&[u8]| told.windows(count.len()).any(|line| line == *count);
+    Ok(COUNTS.iter().any(has))
 }
 
 /// How a copy of a stream is brought up to date.
@@ -99,9 +100,12 @@ pub fn same_in_cache(
         let mut sent: Vec<&[u8]> = command.iter().map(|part| &part[..]).collect();
         let is_family = sent[0] == b"XGROUP";
         sent.insert(if is_family { 2 } else { 1 }, &name);
-        cache
-            .ok(&sent)
-            .with_context(|| format!("in the cache: {}", show(&sent)))?;
+        let done = cache.ok(&sent);
+        if done.is_err() && counts_beyond_commands(key, stream)? {
+            cache.integer(&[&b"DEL"[..], &name])?;
+            return Ok(());
+        }
+        done.with_context(|| format!("in the cache: {}", show(&sent)))?;
     }
     compare(key, stream, &name, cache).context("in the cache")
 }

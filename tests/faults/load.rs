@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Client, Stack, Value};
+use crate::support::{Client, Program, Sql, Stack, Value};
 
 const WRITERS: usize = 8;
 /// Tokens that share a key: each append rewrites the value.
@@ -43,6 +43,12 @@ impl Tally {
 
     /// Compares what clients were told with what is there now.
     pub fn check(&self, stack: &Stack) {
+        self.check_on(&stack.program, &stack.database);
+    }
+
+    /// The same of a proxy on the database of this URL.
+    pub fn check_on(&self, program: &Program, database: &str) {
+        let sql = &Sql::connect(database).unwrap();
         println!(
             "{} acknowledged, {} unknown, {} refused: {:?}",
             self.acknowledged.len(),
@@ -52,7 +58,7 @@ impl Tally {
         );
         assert_eq!(self.reads_gone_back, Vec::<String>::new());
         assert!(self.acknowledged.len() > 100, "no load");
-        let mut client = stack.client().unwrap();
+        let mut client = program.client().unwrap();
         let keys: BTreeSet<&String> = [&self.acknowledged, &self.unknown, &self.refused]
             .into_iter()
             .flatten()
@@ -64,11 +70,11 @@ impl Tally {
                 .unwrap()
                 .text()
                 .unwrap_or_default();
-            assert_eq!(shown, stored(stack, key), "{key}: client and store differ");
+            assert_eq!(shown, stored(sql, key), "{key}: client and store differ");
             self.check_key(key, &shown);
         }
         let counter = client.text(&["GET", "counter"]).unwrap();
-        assert_eq!(counter, stored(stack, "counter"));
+        assert_eq!(counter, stored(sql, "counter"));
         let counter: u64 = counter.parse().unwrap();
         let most = self.increments + self.unknown_increments;
         assert!(
@@ -109,10 +115,8 @@ impl Tally {
     }
 }
 
-fn stored(stack: &Stack, key: &str) -> String {
-    let rows = stack
-        .sql()
-        .unwrap()
+fn stored(sql: &Sql, key: &str) -> String {
+    let rows = sql
         .query(
             "select value from freshet.strings where db = 0 and key = $1",
             &[&key],

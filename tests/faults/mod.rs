@@ -2,7 +2,7 @@
 //! what was refused never happened, and `UNKNOWN` means either.
 
 mod kills;
-mod load;
+pub mod load;
 // Only a program with fault points has them: `make test` builds that one.
 #[cfg(feature = "fault-points")]
 mod points;

@@ -7,7 +7,7 @@ use crate::support::{Redis, Stack, process};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn resident_kilobytes(pid: u32) -> u64 {
+pub fn resident_kilobytes(pid: u32) -> u64 {
     std::fs::read_to_string(format!("/proc/{pid}/status"))
         .unwrap()
         .lines()

@@ -364,6 +364,114 @@ fn notifications_of_strings_and_keys_are_those_of_redis() {
     pair.play(EVENTS);
 }
 
+/// Commands on keys that are not there, and on one that is: who reads tells of a miss.
+const MISSES: &str = "
+    1 SET there 1
+    1 SADD set a
+    0 PSUBSCRIBE __key*__:*
+    1 GET nosuch
+    1 GET there
+    1 MGET nosuch there other nosuch
+    1 MGET there there
+    1 STRLEN nosuch
+    1 GETRANGE nosuch 0 1
+    1 EXISTS nosuch there nosuch
+    1 TOUCH nosuch
+    1 TYPE nosuch
+    1 TTL nosuch
+    1 PEXPIRETIME nosuch
+    1 TTL there
+    1 OBJECT ENCODING nosuch
+    1 OBJECT FREQ nosuch
+    1 MEMORY USAGE nosuch
+    1 DUMP nosuch
+    1 HGET nosuch f
+    1 HGETALL nosuch
+    1 HSCAN nosuch 0
+    1 LRANGE nosuch 0 -1
+    1 LPOS nosuch a
+    1 SMEMBERS nosuch
+    1 SISMEMBER nosuch a
+    1 SRANDMEMBER nosuch
+    1 SINTER set nosuch
+    1 SUNION nosuch set other
+    1 SDIFF nosuch set
+    1 SINTERCARD 2 nosuch set
+    1 ZRANGE nosuch 0 -1
+    1 ZSCORE nosuch a
+    1 ZRANK nosuch a
+    1 ZUNION 2 nosuch set
+    1 ZRANDMEMBER nosuch
+    1 GEOPOS nosuch a
+    1 XLEN nosuch
+    1 XRANGE nosuch - +
+    1 XREAD STREAMS nosuch other 0 0
+    1 XINFO STREAM nosuch
+    1 XPENDING nosuch g
+    1 PFCOUNT nosuch
+    1 PFCOUNT nosuch other
+    1 BITCOUNT nosuch
+    1 GETBIT nosuch 1
+    1 LCS nosuch there
+    1 SORT_RO nosuch
+    1 SUBSTR nosuch 0 1
+    1 GETEX nosuch
+    1 GETDEL nosuch
+    1 GETSET made 1
+    1 DEL made
+    1 SET made 1 GET
+    1 DEL made
+    1 SET made GET
+    1 COPY nosuch other
+    1 SORT nosuch
+    1 SORT nosuch STORE other
+    1 BITOP OR other nosuch there
+    1 BITFIELD nosuch GET u8 0
+    1 BITFIELD nosuch2 SET u8 0 1
+    1 BITFIELD_RO nosuch GET u8 0
+    1 SINTERSTORE other set nosuch
+    1 SUNIONSTORE other nosuch set
+    1 ZUNIONSTORE other 2 nosuch set
+    1 ZRANGESTORE other nosuch 0 -1
+    1 XREADGROUP GROUP g c STREAMS nosuch >
+    1 XACK nosuch g 1-1
+    1 XCLAIM nosuch g c 0 1-1
+    1 APPEND nosuch3 x
+    1 INCR nosuch4
+    1 LPOP nosuch
+    1 LPUSHX nosuch a
+    1 SPOP nosuch
+    1 SMOVE nosuch set a
+    1 ZPOPMIN nosuch
+    1 HDEL nosuch f
+    1 DEL nosuch
+    1 EXPIRE nosuch 100
+    1 PERSIST nosuch
+    1 RENAME nosuch other
+    1 GET nosuch x
+    1 MULTI
+    1 GET nosuch
+    1 TTL nosuch
+    1 EXEC
+    1 MULTI
+    1 GET nosuch
+    1 SET there 2
+    1 LLEN nosuch
+    1 EXEC
+    1 SET last 1
+";
+
+#[test]
+fn misses_are_told_as_by_redis() {
+    let mut pair = Pair::start(2);
+    for lines in [&mut pair.theirs, &mut pair.ours] {
+        lines[0].send(&["CONFIG", "SET", "notify-keyspace-events", "KEAm"].map(String::from));
+        lines[0].receive(Some(5), LIMIT);
+        lines[0].received.clear();
+    }
+    pair.play(MISSES);
+}
+
 #[test]
 fn only_the_wanted_classes_are_told() {
     let mut pair = Pair::start(2);

@@ -36,23 +36,7 @@ pub struct Postgres {
 impl Postgres {
     /// Creates and starts a cluster.
     pub fn start(fsync: Fsync) -> Result<Self> {
-        let folder = tempfile::Builder::new()
-            .prefix(&format!("freshet-pg-{}-", std::process::id()))
-            .tempdir()
-            .context("no temporary folder")?
-            .keep();
-        if process::is_root() {
-            let mut chown = std::process::Command::new("chown");
-            chown.arg("postgres:").arg(&folder);
-            process::run(chown)?;
-        }
-        let mut cluster = Self {
-            folder,
-            port: port::free()?,
-            fsync,
-            server: None,
-            databases: AtomicU32::new(0),
-        };
+        let mut cluster = Self::unmade(fsync)?;
         let mut initdb = process::command(
             &program("initdb"),
             RunAs::Postgres,
@@ -70,6 +54,71 @@ impl Postgres {
         process::run(initdb)?;
         cluster.start_again()?;
         Ok(cluster)
+    }
+
+    /// A folder and a port for a cluster.
+    fn unmade(fsync: Fsync) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("freshet-pg-{}-", std::process::id()))
+            .tempdir()
+            .context("no temporary folder")?
+            .keep();
+        if process::is_root() {
+            let mut chown = std::process::Command::new("chown");
+            chown.arg("postgres:").arg(&folder);
+            process::run(chown)?;
+        }
+        Ok(Self {
+            folder,
+            port: port::free()?,
+            fsync,
+            server: None,
+            databases: AtomicU32::new(0),
+        })
+    }
+
+    /// A hot standby of this cluster, which streams from it under the name `standby`.
+    pub fn standby(&self) -> Result<Self> {
+        let mut standby = Self::unmade(self.fsync)?;
+        let source = format!(
+            "host=127.0.0.1 port={} user=postgres application_name=standby",
+            self.port
+        );
+        let mut backup = process::command(
+            &program("pg_basebackup"),
+            RunAs::Postgres,
+            AtParentDeath::Interrupt,
+        );
+        backup
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .args(["--wal-method=stream", "--pgdata"])
+            .arg(standby.data())
+            .arg("--dbname")
+            .arg(source);
+        process::run(backup)?;
+        standby.start_again()?;
+        Ok(standby)
+    }
+
+    /// Ends the recovery of a standby, and waits until it takes writes.
+    pub fn promote(&self) -> Result<()> {
+        let sql = Sql::connect(&self.url("postgres"))?;
+        let promoted = sql.query("select pg_promote(true, 60)", &[])?;
+        ensure!(promoted[0].get::<_, bool>(0), "not promoted");
+        Ok(())
+    }
+
+    /// Copies the files of the stopped cluster; [`Self::restore`] brings them back.
+    pub fn save(&self) -> Result<()> {
+        ensure!(self.server.is_none(), "PostgreSQL is running");
+        copy(&self.data(), &self.folder.join("saved"))
+    }
+
+    /// Takes the stopped cluster back to where it was when it was saved.
+    pub fn restore(&self) -> Result<()> {
+        ensure!(self.server.is_none(), "PostgreSQL is running");
+        std::fs::remove_dir_all(self.data())?;
+        copy(&self.folder.join("saved"), &self.data())
     }
 
     /// The cluster that tests share which never stop it: initdb costs a second.
@@ -130,6 +179,11 @@ impl Postgres {
 
     fn log_file(&self) -> PathBuf {
         self.folder.join("server.log")
+    }
+
+    /// What the server has said.
+    pub fn log_text(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// The port it listens on.
@@ -196,6 +250,13 @@ impl Drop for Postgres {
         }
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Copies a folder with owners and modes.
+fn copy(from: &std::path::Path, to: &std::path::Path) -> Result<()> {
+    let mut copy = std::process::Command::new("cp");
+    copy.arg("-a").arg(from).arg(to);
+    process::run(copy).map(drop)
 }
 
 /// The path of one of PostgreSQL's programs: of the newest Debian package, else from PATH.

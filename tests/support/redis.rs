@@ -77,6 +77,11 @@ impl Redis {
         Client::connect(self.address())
     }
 
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its process id.
     pub fn pid(&self) -> Result<u32> {
         Ok(self.server.as_ref().context("Redis is not running")?.id())
@@ -94,6 +99,19 @@ impl Redis {
                     .ok()
             })
             .with_context(|| format!("INFO {section} has no number {field}"))
+    }
+
+    /// Writes a snapshot, which it begins with when it is started again.
+    pub fn save_snapshot(&self) -> Result<()> {
+        self.client()?.ok(&["SAVE"]).map(drop)
+    }
+
+    /// From now on it begins empty.
+    pub fn forget_snapshot(&self) -> Result<()> {
+        match std::fs::remove_file(self.folder.path().join("dump.rdb")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Kills it with `SIGKILL`.

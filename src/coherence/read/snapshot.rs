@@ -9,8 +9,8 @@ use crate::coherence::fence::SETTLE_MAX;
 use crate::coherence::loader::LoadedKeys;
 use crate::coherence::{Phase, Refusal, Seen, Step};
 use crate::command::Call;
-use crate::engine::{self, Content, Loaded, Need, Workspace};
-use crate::model::{Db, Key, Reply};
+use crate::engine::{self, Content, Loaded, Need, Scan, Workspace};
+use crate::model::{Db, Event, EventClasses, Key, Reply, UnixMs};
 use crate::store::{FenceState, LoadRequest};
 
 /// How often a read on the store's word loads what it turns out to want: then all
@@ -42,6 +42,10 @@ impl Reads {
 
     /// The store's word.
     pub(super) async fn answer_one(&self, call: &Call, db: Db) -> Reply {
+        if let Some(scan) = Scan::of(call) {
+            let page = self.scan(call, db, &scan).await;
+            return page.unwrap_or_else(|refusal| refusal.reply());
+        }
         let replies = self.answer_all(&[(db, call)]).await;
         replies
             .and_then(|mut replies| replies.pop().ok_or(Refusal::Stopping))
@@ -76,10 +80,13 @@ impl Reads {
             for (request, found) in requests.into_iter().zip(loaded.keys) {
                 workspace.load(request.key, found);
             }
-            let run =
-                |(db, call): &(Db, &Call)| engine::execute(call, *db, &mut workspace, loaded.now);
+            let mut misses = Vec::new();
+            let run = |(db, call): &(Db, &Call)| {
+                self.execute(call, *db, &mut workspace, loaded.now, &mut misses)
+            };
             let replies = calls.iter().map(run).collect();
             if !workspace.is_short() {
+                self.audience.hear_events(&misses);
                 return Ok(replies);
             }
             for (key, need) in workspace.take_wanted() {
@@ -91,9 +98,38 @@ impl Reads {
         Err(Refusal::Contended)
     }
 
+    /// Whether anybody wants to hear of keys that are looked for and not there.
+    pub(super) fn tells_misses(&self) -> bool {
+        let classes = self.audience.event_classes();
+        classes.is_active() && classes.contains(EventClasses::MISS)
+    }
+
+    /// Runs a read, and adds to `misses` what is told of keys that are not there.
+    pub(super) fn execute(
+        &self,
+        call: &Call,
+        db: Db,
+        workspace: &mut Workspace,
+        now: UnixMs,
+        misses: &mut Vec<Event>,
+    ) -> Reply {
+        if !self.tells_misses() {
+            return engine::execute(call, db, workspace, now);
+        }
+        let mut events = Vec::new();
+        let reply = engine::execute_telling(call, db, workspace, now, &mut events);
+        // That a key has ended is told where it is deleted.
+        events.retain(|event| event.class == EventClasses::MISS);
+        misses.append(&mut events);
+        reply
+    }
+
     /// What one snapshot of the store says of `keys`, which the cache has been
     /// told; in bypass the fence is in that snapshot.
-    async fn load_and_tell(&self, requests: &[LoadRequest]) -> Result<LoadedKeys, Refusal> {
+    pub(in crate::coherence) async fn load_and_tell(
+        &self,
+        requests: &[LoadRequest],
+    ) -> Result<LoadedKeys, Refusal> {
         let started = Instant::now();
         let mut attempt = 0;
         while started.elapsed() < SETTLE_MAX {
@@ -101,7 +137,7 @@ impl Reads {
             let loaded = self.loader.load(requests.to_vec()).await?;
             let told = match phase {
                 Phase::Bypass(generation) => loaded.fence == (generation, FenceState::Bypass),
-                Phase::Closing(_) => false,
+                Phase::Closing(_) | Phase::Apart(_) => false,
                 Phase::Active(generation) => {
                     let observed: Vec<Applied<'_>> = requests
                         .iter()

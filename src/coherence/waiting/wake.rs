@@ -76,15 +76,15 @@ pub fn check(taking: &Taking, keys: &[Key], client: u64) -> Unit {
     };
     Unit {
         steps: keys.iter().filter_map(|key| step(name, key)).collect(),
-        watched: Vec::new(),
         client,
+        ..Unit::default()
     }
 }
 
 fn step(name: &str, key: &Key) -> Option<Step> {
     let request = Request::from_args(&[name.as_bytes(), &key.name]);
     let call = resolve(request).ok()?;
-    Some(Step { db: key.db, call })
+    Some(Step::new(key.db, call))
 }
 
 /// The first try of `call`, for the keys that `is_free` names.

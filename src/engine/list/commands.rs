@@ -26,7 +26,7 @@ pub(in super::super) const COMMANDS: &[Family] = &[
     Family::new("LLEN", needs::header, read::llen),
     Family::new("LRANGE", needs::lrange, read::lrange),
     Family::new("LINDEX", needs::index, read::lindex),
-    Family::new("LPOS", needs::whole, read::lpos),
+    Family::new("LPOS", needs::lpos, read::lpos),
     Family::new("LSET", needs::index, middle::lset),
     Family::new("LINSERT", needs::linsert, middle::linsert),
     Family::new("LREM", needs::lrem, middle::lrem),

@@ -8,6 +8,7 @@ use std::ops::Range;
 use super::super::need::{Need, Needs};
 use super::options::{MultiPop, Transfer};
 use super::place::End;
+use super::read::Search;
 use crate::command::{Call, args};
 use crate::model::{Db, Key, Side};
 
@@ -39,8 +40,13 @@ pub(super) fn header(call: &Call, db: Db) -> Needs {
     of_key(call, db, Need::header())
 }
 
-pub(super) fn whole(call: &Call, db: Db) -> Needs {
-    of_key(call, db, Need::value())
+/// `LPOS`: where the items stand that it tells of.
+pub(super) fn lpos(call: &Call, db: Db) -> Needs {
+    let need = match Search::of(call) {
+        Ok(search) => Need::places(search.places(call.request.arg_bytes(2)), search.wanted()),
+        Err(_) => Need::header(),
+    };
+    of_key(call, db, need)
 }
 
 pub(super) fn pop(call: &Call, db: Db, end: End) -> Needs {

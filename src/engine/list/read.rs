@@ -9,8 +9,8 @@ use super::super::dispatch::Run;
 use super::needs::from_nearer_end;
 use super::options::at_least;
 use super::place::{End, Found};
-use crate::command::args;
-use crate::model::{Collection, Kind, NotLoaded, Reply};
+use crate::command::{Call, args};
+use crate::model::{Collection, Kind, NotLoaded, Places, Reply, Side};
 
 pub(super) fn llen(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let length = run.length(&run.key(1), Kind::List)?;
@@ -97,7 +97,7 @@ pub(super) fn lindex(run: &mut Run<'_>) -> Result<Reply, Refusal> {
 }
 
 /// The options of `LPOS`.
-struct Search {
+pub(super) struct Search {
     /// Which match is the first that counts.
     rank: u64,
     /// The end where the search starts.
@@ -109,7 +109,8 @@ struct Search {
 }
 
 impl Search {
-    fn of(run: &Run<'_>) -> Result<Self, Refusal> {
+    pub fn of(call: &Call) -> Result<Self, Refusal> {
+        let request = &call.request;
         let mut search = Self {
             rank: 1,
             from: End::Head,
@@ -117,16 +118,17 @@ impl Search {
             compared_max: 0,
         };
         let mut index = 3;
-        while index < run.len() {
-            if index + 1 == run.len() {
+        while index < request.len() {
+            if index + 1 == request.len() {
                 return Err(Refusal::Syntax);
             }
-            let value = run.arg(index + 1);
-            if run.is(index, "RANK") {
+            let is = |word| args::is_word(request.arg(index), word);
+            let value = request.arg(index + 1);
+            if is("RANK") {
                 search.set_rank(value)?;
-            } else if run.is(index, "COUNT") {
+            } else if is("COUNT") {
                 search.count = Some(at_least(value, 0, "ERR COUNT can't be negative")?);
-            } else if run.is(index, "MAXLEN") {
+            } else if is("MAXLEN") {
                 search.compared_max = at_least(value, 0, "ERR MAXLEN can't be negative")?;
             } else {
                 return Err(Refusal::Syntax);
@@ -149,34 +151,32 @@ impl Search {
         Ok(())
     }
 
-    /// The indices of the matches among `items`, which come in the order of the search.
-    fn matches<'a>(
-        &self,
-        items: impl Iterator<Item = (u64, &'a Bytes)>,
-        wanted: &[u8],
-    ) -> Vec<Reply> {
-        let compared = match self.compared_max {
-            0 => usize::MAX,
-            max => usize::try_from(max).unwrap_or(usize::MAX),
-        };
-        let skipped = usize::try_from(self.rank - 1).unwrap_or(usize::MAX);
-        let count = match self.count {
-            Some(0) => usize::MAX,
-            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
-            None => 1,
-        };
-        items
-            .take(compared)
-            .filter(|(_, item)| *item == wanted)
-            .skip(skipped)
-            .take(count)
-            .map(|(index, _)| Reply::Integer(index as i64))
-            .collect()
+    /// How many matches must be found, those that do not count among them.
+    pub fn wanted(&self) -> u64 {
+        match self.count {
+            Some(0) => u64::MAX,
+            count => (self.rank - 1).saturating_add(count.unwrap_or(1)),
+        }
+    }
+
+    /// What is looked for in a list.
+    pub fn places(&self, value: Bytes) -> Places {
+        Places {
+            value,
+            side: match self.from {
+                End::Head => Side::Lowest,
+                End::Tail => Side::Highest,
+            },
+            compared_max: match self.compared_max {
+                0 => u64::MAX,
+                max => max,
+            },
+        }
     }
 }
 
 pub(super) fn lpos(run: &mut Run<'_>) -> Result<Reply, Refusal> {
-    let search = Search::of(run)?;
+    let search = Search::of(run.call)?;
     let none = match search.count {
         Some(_) => Reply::Array(Vec::new()),
         None => Reply::Null,
@@ -184,18 +184,13 @@ pub(super) fn lpos(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let Some(list) = run.collection(&run.key(1), Kind::List)? else {
         return Ok(none);
     };
-    let all = slice(list, 0..list.len())?;
-    let items = all
-        .into_iter()
-        .enumerate()
-        .map(|(i, item)| (i as u64, item));
-    let mut found = match search.from {
-        End::Head => search.matches(items, run.arg(2)),
-        End::Tail => search.matches(items.rev(), run.arg(2)),
-    };
+    let found = list.places(&search.places(run.arg_bytes(2)), search.wanted())?;
+    let skipped = usize::try_from(search.rank - 1).unwrap_or(usize::MAX);
+    let found = found.into_iter().skip(skipped);
+    let mut found = found.map(|number| Reply::Integer(number as i64));
     Ok(match search.count {
-        Some(_) => Reply::Array(found),
-        None => found.pop().unwrap_or(none),
+        Some(_) => Reply::Array(found.collect()),
+        None => found.next().unwrap_or(none),
     })
 }
 

@@ -6,7 +6,9 @@ use std::ops::RangeBounds;
 use bytes::Bytes;
 
 use super::{CURSOR_LEN, Found, Need};
-use crate::model::{Collection, Element, FieldRange, Holding, Kind, Ranked, ScoreRange, Side};
+use crate::model::{
+    Collection, Element, FieldRange, Holding, Kind, Places, RankRange, Ranked, Side,
+};
 
 impl Need {
     /// The part of `collection` (of which everything is known) that this need
@@ -61,12 +63,10 @@ impl Need {
             let next = in_range(&FieldRange::above(&cursor), *count);
             Some((field.clone(), (cursor, next)))
         };
-        let scored = |(range, count): (&ScoreRange, &u64)| {
-            let inside = ranked
-                .iter()
-                .filter(|ranked| range.bounds().contains(*ranked));
+        let scored = |(range, count): (&RankRange, &u64)| {
+            let inside = ranked.iter().filter(|ranked| range.contains(ranked));
             (
-                *range,
+                range.clone(),
                 nearest(inside.cloned().collect(), range.side, *count),
             )
         };
@@ -74,6 +74,26 @@ impl Need {
             let equal = all.iter().filter(|(_, item)| item.value == holding.value);
             let equal: Vec<Bytes> = equal.map(|(field, _)| (*field).clone()).collect();
             (holding.clone(), nearest(equal, holding.side, *count))
+        };
+        let counted = |range: &RankRange| {
+            let inside = ranked.iter().filter(|ranked| range.contains(ranked));
+            inside.count() as u64
+        };
+        let beside = |(member, side): &(Bytes, Side)| {
+            let place = ranked.iter().find(|ranked| ranked.field == *member)?;
+            let range = RankRange::beside(place, *side);
+            Some(((member.clone(), *side), (place.rank, counted(&range))))
+        };
+        let placed = |(places, count): (&Places, &u64)| {
+            let found = collection.places(places, *count).expect("it is whole");
+            (places.clone(), found)
+        };
+        let paged = |(from, count): &(Bytes, u64)| {
+            let mut behind = all.iter().filter(|(field, _)| *field >= from);
+            let count = at_most(*count, all.len());
+            let page = behind.by_ref().take(count);
+            let page: Vec<Bytes> = page.map(|(field, _)| (*field).clone()).collect();
+            (page, behind.next().map(|(field, _)| (*field).clone()))
         };
         let ranges = self.ranges.iter();
         Found {
@@ -87,6 +107,14 @@ impl Need {
             behind: self.behind.iter().filter_map(behind).collect(),
             scores: self.scores.iter().map(scored).collect(),
             holding: self.holding.iter().map(holding).collect(),
+            counts: self
+                .counts
+                .iter()
+                .map(|r| (r.clone(), counted(r)))
+                .collect(),
+            ranks: self.ranks.iter().filter_map(beside).collect(),
+            places: self.places.iter().map(placed).collect(),
+            page: self.page.as_ref().map(paged).unwrap_or_default(),
         }
     }
 }
@@ -102,6 +130,7 @@ impl Found {
             .chain(self.ranges.values().flatten())
             .chain(self.holding.values().flatten())
             .chain(behind)
+            .chain(&self.page.0)
             .chain(ranked.map(|ranked| &ranked.field))
     }
 }

@@ -32,6 +32,12 @@ fn needs(call: &Call, db: Db) -> Needs {
     }
 }
 
+/// Whether `call` reads keys that it does not name itself.
+pub(in super::super) fn reads_other_keys(call: &Call) -> bool {
+    matches!(call.command.name, "SORT" | "SORT_RO")
+        && Options::of(call).is_ok_and(|options| options.read_other_keys())
+}
+
 fn sort(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let mut options = Options::of(run.call)?;
     let (kind, mut elements) = elements(run)?;

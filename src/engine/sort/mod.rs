@@ -10,4 +10,4 @@ mod number;
 mod options;
 mod pattern;
 
-pub(super) use command::COMMANDS;
+pub(super) use command::{COMMANDS, reads_other_keys};

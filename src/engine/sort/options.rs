@@ -91,6 +91,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether a pattern names keys beside the one that is sorted.
+    pub fn read_other_keys(&self) -> bool {
+        matches!(self.by, By::Weight(_)) || self.get.iter().any(Pattern::names_keys)
+    }
+
     /// The part of `count` sorted elements that is asked for.
     pub fn part(&self, count: usize) -> std::ops::Range<usize> {
         let Some((start, wanted)) = self.limit else {

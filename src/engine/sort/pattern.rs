@@ -33,6 +33,11 @@ impl Pattern {
         Self { text }
     }
 
+    /// Whether it names keys.
+    pub fn names_keys(&self) -> bool {
+        has_place(&self.text)
+    }
+
     /// What it names for `element`. Redis looks for the marks in the text as C
     /// sees it, up to a zero byte, and takes what stands behind them whole.
     pub fn name(&self, element: &[u8]) -> Named {
@@ -79,8 +84,10 @@ mod tests {
             ("o*->", Named::Key("o5->".into())),
             ("o*->\0", Named::Key("o5->\0".into())),
         ] {
-            let named = Pattern::new(Bytes::from(pattern)).name(b"5");
-            assert_eq!(named, expected, "{pattern:?}");
+            let pattern = Pattern::new(Bytes::from(pattern));
+            let names_keys = matches!(expected, Named::Key(_) | Named::Field(..));
+            assert_eq!(pattern.names_keys(), names_keys, "{pattern:?}");
+            assert_eq!(pattern.name(b"5"), expected, "{pattern:?}");
         }
     }
 }

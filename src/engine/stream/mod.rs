@@ -11,6 +11,7 @@
 
 mod claim;
 mod deliver;
+mod digest;
 mod entries;
 mod entry;
 mod groups;
@@ -34,6 +35,7 @@ use crate::command::{Call, args};
 use crate::model::{CacheCommand, Collection, Db, Key};
 use id::Id;
 
+pub(super) use digest::add_to_digest;
 pub use rebuild::rebuild;
 pub(super) use snapshot::{Layout, read as read_snapshot, write as write_snapshot};
 

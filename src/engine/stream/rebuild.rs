@@ -11,14 +11,15 @@ use crate::model::{CacheCommand, Collection, NotLoaded};
 /// The commands that make the stream in a cache where the key is not there.
 ///
 /// # Errors
-/// Unless the whole stream is known; and if more entries were ever added than `XSETID` can say: beyond
-/// that Redis itself only counts.
+/// Unless the whole stream is known; and if more entries were ever added, or read by a group, than
+/// `XSETID` and `XGROUP` can say: beyond that Redis itself only counts.
 pub fn rebuild(stream: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {
     let header = Header::of(stream);
-    if i64::try_from(header.added).is_err() {
+    let groups = state::groups(stream)?;
+    let mut counts = groups.iter().filter_map(|(_, group)| group.read);
+    if counts.any(is_beyond_commands) || is_beyond_commands(header.added) {
         return Err(NotLoaded);
     }
-    let groups = state::groups(stream)?;
     let mut live = Vec::new();
     let mut gone = Vec::new();
     for (name, _) in &groups {
@@ -55,6 +56,11 @@ pub fn rebuild(stream: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {
     }
     commands.extend(live.iter().map(|(group, id, held)| claim(group, *id, held)));
     Ok(commands)
+}
+
+/// Redis reads these counts as signed numbers, and refuses negative ones.
+fn is_beyond_commands(count: u64) -> bool {
+    i64::try_from(count).is_err()
 }
 
 fn entries(stream: &Collection) -> Result<Vec<CacheCommand>, NotLoaded> {

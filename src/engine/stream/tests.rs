@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::super::dispatch::testing::Session;
+use super::rebuild;
 use crate::model::{Collection, Db, Effect, Key, UnixMs, Value};
 
 fn session(lines: &[(&str, &str)]) -> Session {
@@ -162,4 +163,21 @@ fn a_group_reads_and_acknowledges_with_little_loaded() {
     );
     assert!(s.effects.is_empty(), "reading in vain writes nothing");
     run(&mut s, &[("XPENDING s g", "[:0 nil nil NullArray]")]);
+}
+
+#[test]
+fn no_commands_make_a_stream_whose_group_has_read_more_than_they_can_say() {
+    let mut s = session(&[
+        ("XADD s 1-1 a 1", "\"1-1\""),
+        ("XGROUP CREATE s g 0 ENTRIESREAD 9223372036854775807", "OK"),
+    ]);
+    let rebuilt = |s: &Session| {
+        let Value::Collection(stream) = &s.entries.values().next().unwrap().value else {
+            panic!("it is a stream");
+        };
+        rebuild(stream).is_ok()
+    };
+    assert!(rebuilt(&s));
+    s.text("XREADGROUP GROUP g c STREAMS s >");
+    assert!(!rebuilt(&s));
 }

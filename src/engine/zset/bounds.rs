@@ -6,7 +6,7 @@ use std::ops::{Bound, Range};
 use bytes::Bytes;
 
 use crate::engine::{Need, Refusal, double};
-use crate::model::{Collection, NotLoaded, Ranked, ScoreRange, Side};
+use crate::model::{Collection, NotLoaded, RankRange, Ranked, Side};
 
 /// The order in which a range is walked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub(super) enum Span {
     Lex { min: Edge, max: Edge },
 }
 
+/// Whether all members have the same score, the two at the ends tell.
+fn one_score_need() -> Need {
+    let mut need = Need::lowest(1);
+    need.add(Need::highest(1));
+    need
+}
+
+/// The score that all members have, if that is known.
+fn one_score(zset: &Collection) -> Option<f64> {
+    let (lowest, highest) = (zset.lowest().ok()??, zset.highest().ok()??);
+    (lowest.rank == highest.rank).then_some(lowest.rank)
+}
+
 /// An end of a range of members.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Edge {
@@ -39,6 +52,31 @@ pub(super) enum Edge {
     /// `+`: behind all.
     Highest,
     At(Bound<Bytes>),
+}
+
+impl Edge {
+    /// As the lower end: the first member that may be in the range; `None`: any.
+    fn place(&self) -> Option<Bytes> {
+        match self {
+            Self::At(Bound::Included(at)) => Some(at.clone()),
+            Self::At(Bound::Excluded(at)) => Some(next(at)),
+            Self::Lowest | Self::Highest | Self::At(Bound::Unbounded) => None,
+        }
+    }
+
+    /// As the upper end: the first member that is behind the range; `None`: none is.
+    fn place_behind(&self) -> Option<Bytes> {
+        match self {
+            Self::At(Bound::Included(at)) => Some(next(at)),
+            Self::At(Bound::Excluded(at)) => Some(at.clone()),
+            Self::Lowest | Self::Highest | Self::At(Bound::Unbounded) => None,
+        }
+    }
+}
+
+/// No member follows `at` more closely.
+fn next(at: &Bytes) -> Bytes {
+    Bytes::from([&at[..], &[0]].concat())
 }
 
 impl Span {
@@ -60,33 +98,79 @@ impl Span {
         }
     }
 
-    /// The scores that it may hold, and perhaps none besides; `None` of a range of members.
-    pub fn scores(&self, order: Order) -> Option<ScoreRange> {
-        let Self::Scores { min, max } = self else {
-            return None;
-        };
-        let min = match min {
-            Bound::Included(min) => *min,
-            Bound::Excluded(min) => min.next_up(),
-            Bound::Unbounded => f64::NEG_INFINITY,
-        };
-        let max = match max {
-            Bound::Included(max) => *max,
-            Bound::Excluded(max) => max.next_down(),
-            Bound::Unbounded => f64::INFINITY,
-        };
+    /// The part of the set's order that it may hold, and perhaps nothing besides; `None` of
+    /// members, where it is not known that all have the same score.
+    fn range(&self, one_score: Option<f64>, order: Order) -> Option<RankRange> {
         let side = match order {
             Order::Ascending => Side::Lowest,
             Order::Descending => Side::Highest,
         };
-        Some(ScoreRange { min, max, side })
+        match self {
+            Self::Scores { min, max } => {
+                let min = match min {
+                    Bound::Included(min) => *min,
+                    Bound::Excluded(min) => min.next_up(),
+                    Bound::Unbounded => f64::NEG_INFINITY,
+                };
+                let max = match max {
+                    Bound::Included(max) => *max,
+                    Bound::Excluded(max) => max.next_down(),
+                    Bound::Unbounded => f64::INFINITY,
+                };
+                Some(RankRange::of_scores(min, max, side))
+            }
+            Self::Lex { min, max } => {
+                let (from, below) = (min.place(), max.place_behind());
+                Some(RankRange::of_members(one_score?, from, below, side))
+            }
+        }
     }
 
-    /// What has to be loaded to walk through the first `count` members of it.
+    /// What has to be loaded to walk through the first `count` members of it, or to
+    /// find out what has to be.
     pub fn need(&self, order: Order, count: u64) -> Need {
-        match self.scores(order) {
+        match self.range(None, order) {
+            Some(range) => Need::scores(range, count),
+            None => one_score_need(),
+        }
+    }
+
+    /// What has to be loaded to count what is in it, or to find out what has to be.
+    pub fn need_of_count(&self) -> Need {
+        match self.range(None, Order::Ascending) {
+            Some(range) => Need::count(range),
+            None => one_score_need(),
+        }
+    }
+
+    /// What has to be loaded of `zset` besides, of which not enough is known to walk
+    /// through the first `count` members.
+    pub fn need_besides(&self, zset: &Collection, order: Order, count: u64) -> Need {
+        match self.range(one_score(zset), order) {
             Some(range) => Need::scores(range, count),
             None => Need::value(),
+        }
+    }
+
+    /// The same, to count all.
+    pub fn need_of_count_besides(&self, zset: &Collection) -> Need {
+        match self.range(one_score(zset), Order::Ascending) {
+            Some(range) => Need::count(range),
+            None => Need::value(),
+        }
+    }
+
+    /// How many members are in the range.
+    pub fn count(&self, zset: &Collection) -> Result<u64, NotLoaded> {
+        if self.is_empty() {
+            return Ok(0);
+        }
+        match self.range(one_score(zset), Order::Ascending) {
+            Some(range) => zset.count_in(&range),
+            None => {
+                let members = self.members(zset, Order::Ascending, 0, usize::MAX)?;
+                Ok(members.len() as u64)
+            }
         }
     }
 
@@ -99,7 +183,10 @@ impl Span {
         skipped: usize,
         limit: usize,
     ) -> Result<Vec<&'a Ranked>, NotLoaded> {
-        let all: Vec<&Ranked> = match self.scores(order) {
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&Ranked> = match self.range(one_score(zset), order) {
             Some(range) => zset.scored(&range, skipped.saturating_add(limit) as u64)?,
             None => zset.by_rank()?.collect(),
         };

@@ -147,6 +147,29 @@ impl Query {
     }
 }
 
+impl Query {
+    /// What must be loaded of `zset` besides, of which not enough is known.
+    fn need_besides(&self, zset: &Collection) -> Need {
+        match &self.range {
+            Asked::Ranks { start, end } => {
+                let (start, end) = match self.order {
+                    Order::Ascending => (*start, *end),
+                    Order::Descending => (
+                        end.saturating_add(1).saturating_neg(),
+                        start.saturating_add(1).saturating_neg(),
+                    ),
+                };
+                need_of_known(zset.len(), start, end)
+            }
+            Asked::Span(span) => {
+                let number = |number| u64::try_from(number).unwrap_or(u64::MAX);
+                let count = number(self.offset).saturating_add(number(self.limit));
+                span.need_besides(zset, self.order, count)
+            }
+        }
+    }
+}
+
 /// The members of these ranks, negative ones counted from the end, in this order.
 pub(super) fn ranks(
     zset: &Collection,
@@ -188,11 +211,11 @@ pub(super) fn ranks(
 /// leaderboard that is cut after every addition.
 const CUT_USUALLY: u64 = 16;
 
-/// What a range of ranks needs, where `start` and `end` are arguments at 2 and 3: one
+/// What a range of ranks needs, whose `start` is argument `first` and whose `end` is the next: one
 /// end of the set, if both are counted from it.
-fn need_of_ranks(call: &Call, order: Order) -> Need {
+fn need_of_ranks(call: &Call, order: Order, first: usize) -> Need {
     let rank = |index| args::integer(call.request.arg(index));
-    let (Some(start), Some(end)) = (rank(2), rank(3)) else {
+    let (Some(start), Some(end)) = (rank(first), rank(first + 1)) else {
         return Need::header();
     };
     let (is_from_bottom, count) = match (start, end) {
@@ -234,28 +257,57 @@ pub(super) fn need_of_known(size: u64, start: i64, end: i64) -> Need {
 
 /// `ZRANGEBYSCORE` and `ZREVRANGEBYSCORE`.
 pub(super) fn needs_by_score(call: &Call, db: Db) -> Needs {
-    of_first_key(call, db, need_of_scores(call, Order::Ascending, 2))
+    of_first_key(
+        call,
+        db,
+        need_of_span(call, Unit::Score, Order::Ascending, 2),
+    )
 }
 
 pub(super) fn needs_by_score_reversed(call: &Call, db: Db) -> Needs {
-    of_first_key(call, db, need_of_scores(call, Order::Descending, 2))
+    of_first_key(
+        call,
+        db,
+        need_of_span(call, Unit::Score, Order::Descending, 2),
+    )
 }
 
-/// `ZCOUNT` and `ZREMRANGEBYSCORE`.
-pub(super) fn needs_of_span(call: &Call, db: Db) -> Needs {
-    let span = Span::of_scores(call.request.arg(2), call.request.arg(3));
-    let need = span.map(|span| span.need(Order::Ascending, u64::MAX));
+/// `ZRANGEBYLEX` and `ZREVRANGEBYLEX`.
+pub(super) fn needs_by_lex(call: &Call, db: Db, order: Order) -> Needs {
+    of_first_key(call, db, need_of_span(call, Unit::Lex, order, 2))
+}
+
+/// What is between arguments 2 and 3, to be removed.
+pub(super) fn needs_of_removal(call: &Call, db: Db, unit: Unit) -> Needs {
+    let need = span_of(call, unit, (2, 3)).map(|span| span.need(Order::Ascending, u64::MAX));
     of_first_key(call, db, need.unwrap_or_default())
 }
 
-/// What a range of scores from argument `first` on needs, in which `LIMIT` may bound how many.
-fn need_of_scores(call: &Call, order: Order, first: usize) -> Need {
+/// How many are between arguments 2 and 3.
+pub(super) fn needs_of_count(call: &Call, db: Db, unit: Unit) -> Needs {
+    let need = span_of(call, unit, (2, 3)).map(|span| span.need_of_count());
+    of_first_key(call, db, need.unwrap_or_default())
+}
+
+/// What is between these arguments, the lower end first; `None` if that is refused.
+fn span_of(call: &Call, unit: Unit, (min, max): (usize, usize)) -> Option<Span> {
+    let arg = |index| call.request.arg_bytes(index);
+    match unit {
+        Unit::Lex => Span::of_members(&arg(min), &arg(max)).ok(),
+        Unit::Score => Span::of_scores(&arg(min), &arg(max)).ok(),
+        Unit::Rank => None,
+    }
+}
+
+/// What a range of scores or members from argument `first` on needs, in which `LIMIT` may bound
+/// how many.
+fn need_of_span(call: &Call, unit: Unit, order: Order, first: usize) -> Need {
     let arg = |index| call.request.arg(index);
-    let (min, max) = match order {
-        Order::Ascending => (arg(first), arg(first + 1)),
-        Order::Descending => (arg(first + 1), arg(first)),
+    let ends = match order {
+        Order::Ascending => (first, first + 1),
+        Order::Descending => (first + 1, first),
     };
-    let Ok(span) = Span::of_scores(min, max) else {
+    let Some(span) = span_of(call, unit, ends) else {
         return Need::header();
     };
     let mut count = u64::MAX;
@@ -277,57 +329,68 @@ fn of_first_key(call: &Call, db: Db, need: Need) -> Needs {
 }
 
 pub(super) fn needs_by_rank(call: &Call, db: Db) -> Needs {
-    of_first_key(call, db, need_of_ranks(call, Order::Ascending))
+    of_first_key(call, db, need_of_ranks(call, Order::Ascending, 2))
 }
 
 pub(super) fn needs_by_rank_reversed(call: &Call, db: Db) -> Needs {
-    of_first_key(call, db, need_of_ranks(call, Order::Descending))
+    of_first_key(call, db, need_of_ranks(call, Order::Descending, 2))
 }
 
 /// `ZRANGE`: what its options make of it.
 pub(super) fn needs(call: &Call, db: Db) -> Needs {
-    let has = |word| (4..call.request.len()).any(|at| args::is_word(call.request.arg(at), word));
-    let need = if has("BYLEX") {
-        Need::value()
-    } else if has("BYSCORE") && has("REV") {
-        need_of_scores(call, Order::Descending, 2)
-    } else if has("BYSCORE") {
-        need_of_scores(call, Order::Ascending, 2)
-    } else if has("REV") {
-        need_of_ranks(call, Order::Descending)
-    } else {
-        need_of_ranks(call, Order::Ascending)
-    };
-    of_first_key(call, db, need)
+    of_first_key(call, db, need_of_options(call, 2))
 }
 
-/// The target's header, and all of the source.
+/// What the options behind the range at argument `first` make of it.
+fn need_of_options(call: &Call, first: usize) -> Need {
+    let options = first + 2..call.request.len();
+    let has = |word| {
+        let mut options = options.clone();
+        options.any(|at| args::is_word(call.request.arg(at), word))
+    };
+    let order = match has("REV") {
+        true => Order::Descending,
+        false => Order::Ascending,
+    };
+    if has("BYLEX") {
+        need_of_span(call, Unit::Lex, order, first)
+    } else if has("BYSCORE") {
+        need_of_span(call, Unit::Score, order, first)
+    } else {
+        need_of_ranks(call, order, first)
+    }
+}
+
+/// The target's header, and of the source what its range says.
 pub(super) fn needs_of_store(call: &Call, db: Db) -> Needs {
-    call.keys(db).zip([Need::header(), Need::value()]).collect()
+    let needs = [Need::header(), need_of_options(call, 3)];
+    call.keys(db).zip(needs).collect()
+}
+
+/// The members that a query asks for of the key at argument `source`.
+fn queried<T>(
+    run: &mut Run<'_>,
+    query: &Query,
+    source: usize,
+    told: impl FnOnce(Vec<&Ranked>) -> T,
+) -> Result<T, Refusal> {
+    let Some(zset) = run.collection(&run.key(source), Kind::SortedSet)? else {
+        return Ok(told(Vec::new()));
+    };
+    match query.members(zset) {
+        Ok(members) => Ok(told(members)),
+        Err(NotLoaded) => {
+            let need = query.need_besides(zset);
+            Err(run.want(source, need))
+        }
+    }
 }
 
 fn range(run: &mut Run<'_>, form: Form) -> Result<Reply, Refusal> {
     let query = Query::read(run, form)?;
-    let Some(zset) = run.collection(&run.key(form.source), Kind::SortedSet)? else {
-        return Ok(Reply::Array(Vec::new()));
-    };
-    match query.members(zset) {
-        Ok(members) => Ok(query.shown.reply(members)),
-        Err(NotLoaded) => match query.range {
-            Asked::Ranks { start, end } => {
-                let (start, end) = match query.order {
-                    Order::Ascending => (start, end),
-                    Order::Descending => (
-                        end.saturating_add(1).saturating_neg(),
-                        start.saturating_add(1).saturating_neg(),
-                    ),
-                };
-                let need = need_of_known(zset.len(), start, end);
-                Err(run.want(form.source, need))
-            }
-            Asked::Span(_) => Err(Refusal::NotLoaded),
-        },
-    }
+    queried(run, &query, form.source, |members| {
+        query.shown.reply(members)
+    })
 }
 
 pub(super) fn zrange(run: &mut Run<'_>) -> Result<Reply, Refusal> {
@@ -360,13 +423,10 @@ pub(super) fn zrangestore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
         ..Form::ANY
     };
     let query = Query::read(run, form)?;
-    let members: Vec<(Bytes, f64)> = match run.collection(&run.key(2), Kind::SortedSet)? {
-        Some(zset) => {
-            let found = query.members(zset)?.into_iter();
-            found.map(|m| (m.field.clone(), m.rank)).collect()
-        }
-        None => Vec::new(),
-    };
+    let members: Vec<(Bytes, f64)> = queried(run, &query, form.source, |members| {
+        let members = members.into_iter();
+        members.map(|m| (m.field.clone(), m.rank)).collect()
+    })?;
     let mut stored = Collection::new(Kind::SortedSet);
     // One by one: the encoding changes on the way, as in Redis.
     for (member, score) in members {

@@ -52,8 +52,16 @@ fn in_span(run: &mut Run<'_>, span: &Span) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
         return Ok(Reply::Integer(0));
     };
-    let found = fields(span.members(zset, Order::Ascending, 0, usize::MAX)?);
-    remove(run, found)
+    match span.members(zset, Order::Ascending, 0, usize::MAX) {
+        Ok(found) => {
+            let found = fields(found);
+            remove(run, found)
+        }
+        Err(NotLoaded) => {
+            let need = span.need_besides(zset, Order::Ascending, u64::MAX);
+            Err(run.want(1, need))
+        }
+    }
 }
 
 fn fields(found: Vec<&Ranked>) -> Vec<Bytes> {

@@ -1,9 +1,10 @@
 //! What is said of members: their scores, ranks and number.
 
 use super::bounds::{Order, Span};
-use crate::engine::Refusal;
+use crate::command::Call;
 use crate::engine::dispatch::Run;
-use crate::model::{Collection, Kind, Ranked, Reply};
+use crate::engine::{Need, Needs, Refusal};
+use crate::model::{Collection, Db, Key, Kind, NotLoaded, RankRange, Ranked, Reply, Side};
 
 pub(super) fn zcard(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     let length = run.length(&run.key(1), Kind::SortedSet)?;
@@ -20,12 +21,17 @@ pub(super) fn zlexcount(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     count(run, &span)
 }
 
-fn count(run: &Run<'_>, span: &Span) -> Result<Reply, Refusal> {
+fn count(run: &mut Run<'_>, span: &Span) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
         return Ok(Reply::Integer(0));
     };
-    let count = span.members(zset, Order::Ascending, 0, usize::MAX)?.len();
-    Ok(Reply::Integer(count as i64))
+    match span.count(zset) {
+        Ok(count) => Ok(Reply::Integer(count as i64)),
+        Err(NotLoaded) => {
+            let need = span.need_of_count_besides(zset);
+            Err(run.want(1, need))
+        }
+    }
 }
 
 pub(super) fn zscore(run: &mut Run<'_>) -> Result<Reply, Refusal> {
@@ -55,19 +61,38 @@ pub(super) fn zrevrank(run: &mut Run<'_>) -> Result<Reply, Refusal> {
     rank(run, Order::Descending)
 }
 
-fn rank(run: &Run<'_>, order: Order) -> Result<Reply, Refusal> {
+/// What a call that asks for a member's rank needs.
+pub(super) fn needs_of_rank(call: &Call, db: Db, order: Order) -> Needs {
+    let key = Key::new(db, call.request.arg_bytes(1));
+    let need = Need::rank(call.request.arg_bytes(2), side_before(order));
+    Needs::from_iter([(key, need)])
+}
+
+/// On which side of a member those stand that come before it in this order.
+fn side_before(order: Order) -> Side {
+    match order {
+        Order::Ascending => Side::Lowest,
+        Order::Descending => Side::Highest,
+    }
+}
+
+fn rank(run: &mut Run<'_>, order: Order) -> Result<Reply, Refusal> {
     let Some(zset) = run.collection(&run.key(1), Kind::SortedSet)? else {
         return Ok(Reply::Null);
     };
-    let member = run.arg(2);
-    let is_it = |ranked: &Ranked| ranked.field == member;
-    let mut all = zset.by_rank()?;
-    let rank = match order {
-        _ if zset.get(member)?.is_none() => None,
-        Order::Ascending => all.position(is_it),
-        Order::Descending => all.rev().position(is_it),
+    let Some(element) = zset.get(run.arg(2))? else {
+        return Ok(Reply::Null);
     };
-    Ok(rank.map_or(Reply::Null, |rank| Reply::Integer(rank as i64)))
+    let place = Ranked {
+        rank: element.rank,
+        field: run.arg_bytes(2),
+    };
+    let range = RankRange::beside(&place, side_before(order));
+    match zset.count_in(&range) {
+        Ok(rank) => Ok(Reply::Integer(rank as i64)),
+        // It has moved since it was loaded.
+        Err(NotLoaded) => Err(run.want(1, Need::count(range))),
+    }
 }
 
 #[cfg(test)]

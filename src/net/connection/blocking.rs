@@ -29,7 +29,7 @@ impl Connection<'_> {
         if was == Replies::SkipNext {
             self.client.replies = Replies::On;
         }
-        let reply = match self.hub.flow.wait(self.client.origin(), &call).await {
+        let reply = match self.hub.flow.wait(&self.client.origin(&[]), &call).await {
             Ok(wait) => {
                 self.entry.begin_block();
                 let reply = self.await_reply(wait).await;

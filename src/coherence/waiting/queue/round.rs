@@ -160,7 +160,7 @@ impl Queue {
         for (number, tried, taking) in round.tried {
             let outcome = match (replies.next(), &failed) {
                 (Some(answer), _) => {
-                    let replies = answer.into_iter().flatten();
+                    let replies = answer.replies().into_iter();
                     if let Try::Check(keys) = tried {
                         self.note_check(number, keys, replies);
                         continue;

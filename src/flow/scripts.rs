@@ -1,0 +1,140 @@
+//! Commands that run scripts.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use super::{Flow, Origin, oversized};
+use crate::acl::User;
+use crate::coherence::{Scripts, Step, Unit};
+use crate::command::args::{integer, is_word};
+use crate::command::{Call, Class};
+use crate::model::{Db, Reply};
+use crate::resp;
+use crate::script::{Access, Invocation, Script};
+
+impl Flow {
+    /// Runs scripts of one connection in order.
+    pub(super) async fn scripts(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
+        for chunk in calls.chunks(self.parts.units_max) {
+            let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(chunk.len());
+            let mut units = Vec::with_capacity(chunk.len());
+            for call in chunk {
+                match self.prepare(origin.db, call, origin.user.as_ref()).await {
+                    Ok(step) => {
+                        units.push(Unit::of_one(step).by(origin.client));
+                        refusals.push(None);
+                    }
+                    Err(refusal) => refusals.push(Some(refusal)),
+                }
+            }
+            let answers = self.parts.asides.submit(units).await;
+            let mut replies = answers.into_iter().map(|answer| match answer {
+                Ok(answer) => answer.replies().into_iter().next(),
+                Err(refusal) => Some(refusal.reply()),
+            });
+            for refusal in refusals {
+                let reply = refusal.or_else(|| replies.next().flatten());
+                resp::encode(&reply.unwrap_or(Reply::Null), origin.protocol, out);
+            }
+        }
+    }
+
+    /// The step that `call` is, with its script if it runs one; an error reply if it cannot run.
+    pub(super) async fn prepare(
+        &self,
+        db: Db,
+        call: &Call,
+        user: Option<&Arc<User>>,
+    ) -> Result<Step, Reply> {
+        if let Some(refusal) = oversized(call) {
+            return Err(refusal);
+        }
+        let mut step = Step::new(db, call.clone());
+        if call.command.class != Class::Script {
+            return Ok(step);
+        }
+        check_keys(call)?;
+        let scripts = &self.parts.scripts;
+        let is_read_only = call.command.name.ends_with("_RO");
+        let script = match call.command.name {
+            "EVAL" | "EVAL_RO" => scripts.evaluated(call.request.arg(1)).await?,
+            _ => scripts.named(call.request.arg(1)).await?,
+        };
+        let access = access(&script, is_read_only)?;
+        step.script = Some(Arc::new(Invocation {
+            script,
+            access,
+            user: user.cloned(),
+            pool: Arc::clone(scripts.pool()),
+            seed: rand::random(),
+        }));
+        Ok(step)
+    }
+
+    /// `SCRIPT` and its subcommands.
+    pub async fn script(&self, call: &Call) -> Reply {
+        let scripts: &Scripts = &self.parts.scripts;
+        let request = &call.request;
+        let done = match call.command.name {
+            "SCRIPT|LOAD" => {
+                let loaded = scripts.load(request.arg(2)).await;
+                loaded.map(|sha| Reply::bulk(sha.to_string()))
+            }
+            "SCRIPT|EXISTS" => {
+                let shas: Vec<&[u8]> = request.args().skip(2).collect();
+                let found = scripts.exist(&shas).await;
+                let number = |is_there: bool| Reply::Integer(i64::from(is_there));
+                found.map(|found| Reply::Array(found.into_iter().map(number).collect()))
+            }
+            "SCRIPT|FLUSH" => {
+                let word = request.args().nth(2);
+                let is_known = |word: &[u8]| is_word(word, "SYNC") || is_word(word, "ASYNC");
+                match request.len() == 2 || request.len() == 3 && word.is_some_and(is_known) {
+                    true => scripts.flush().await.map(|()| Reply::OK),
+                    false => Err(Reply::error(
+                        "ERR SCRIPT FLUSH only support SYNC|ASYNC option",
+                    )),
+                }
+            }
+            "SCRIPT|KILL" => Ok(match scripts.pool().kill() {
+                0 => Reply::error("NOTBUSY No scripts in execution right now."),
+                _ => Reply::OK,
+            }),
+            "SCRIPT|DEBUG" if is_word(request.arg(2), "NO") => Ok(Reply::OK),
+            "SCRIPT|DEBUG" if ["YES", "SYNC"].iter().any(|w| is_word(request.arg(2), w)) => {
+                Err(Reply::error("ERR Freshet has no debugger of scripts"))
+            }
+            _ => Err(Reply::error("ERR Use SCRIPT DEBUG YES/SYNC/NO")),
+        };
+        done.unwrap_or_else(|refusal| refusal)
+    }
+}
+
+/// Refuses a number of keys that cannot be.
+fn check_keys(call: &Call) -> Result<(), Reply> {
+    let request = &call.request;
+    let Some(keys) = integer(request.arg(2)) else {
+        return Err(Reply::error("ERR value is not an integer or out of range"));
+    };
+    if keys < 0 {
+        return Err(Reply::error("ERR Number of keys can't be negative"));
+    }
+    if keys > request.len() as i64 - 3 {
+        return Err(Reply::error(
+            "ERR Number of keys can't be greater than number of args",
+        ));
+    }
+    Ok(())
+}
+
+fn access(script: &Script, is_read_only: bool) -> Result<Access, Reply> {
+    match (script.flags, is_read_only) {
+        (Some(flags), _) if flags.no_writes => Ok(Access::ReadOnly),
+        (Some(_), true) => Err(Reply::error(
+            "ERR Can not execute a script with write flag using *_ro command.",
+        )),
+        (None, true) => Ok(Access::ReadOnly),
+        (_, false) => Ok(Access::ReadWrite),
+    }
+}

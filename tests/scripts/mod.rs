@@ -1,0 +1,7 @@
+//! Scripts: as Redis answers them, and what becomes of them when things go wrong.
+
+mod containment;
+mod differential;
+mod lasting;
+mod money;
+mod random;

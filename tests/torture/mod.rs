@@ -1,0 +1,160 @@
+//! Linearizable under faults, with several proxies: clients work on a few keys through three proxies over one
+//! real PostgreSQL and one real Redis while these, the proxies and the network between them are
+//! killed, stopped, cut and emptied; what every client was told is checked afterwards.
+//!
+//! `TORTURE_SECONDS` makes it long (`make torture`), `FRESHET_SEED` repeats what a seed decides: which faults,
+//! when, and what clients ask. What is kept of a failure stands below Cargo's folder for such files.
+
+mod check;
+mod clients;
+mod cluster;
+mod faults;
+mod history;
+mod objects;
+mod report;
+mod round;
+mod schedule;
+mod verify;
+mod words;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::support::seed::{self, Random};
+use cluster::Cluster;
+use faults::Fault;
+use report::Table;
+use round::Outcome;
+use schedule::{Scale, Schedule};
+
+/// Faults of a round in which one happens after the other.
+const SINGLE_MAX: usize = 12;
+/// Seconds of a storm.
+const STORM: Duration = Duration::from_secs(15);
+
+/// How the short run and the long one differ.
+struct Plan {
+    /// Beyond this, no further round begins; none: each fault once, and one storm.
+    time: Option<Duration>,
+    settings: Vec<(&'static str, &'static str)>,
+    scale: Scale,
+}
+
+impl Plan {
+    fn short() -> Self {
+        Self {
+            time: None,
+            settings: vec![
+                ("fence.reads_without_database", "2s"),
+                ("fence.renewal", "500ms"),
+            ],
+            scale: Scale {
+                beyond_leases: Duration::from_millis(3500),
+                long_chance: 20,
+            },
+        }
+    }
+
+    fn long(time: Duration) -> Self {
+        Self {
+            time: Some(time),
+            settings: Vec::new(),
+            scale: Scale {
+                beyond_leases: Duration::from_secs(40),
+                long_chance: 6,
+            },
+        }
+    }
+
+    /// The schedules, one for each round.
+    fn schedules(&self, random: &mut Random) -> Vec<Schedule> {
+        let mut faults = Fault::all(random);
+        random.shuffle(&mut faults);
+        let mut schedules: Vec<Schedule> = faults
+            .chunks(SINGLE_MAX)
+            .map(|some| Schedule::single(some.to_vec(), self.scale, random))
+            .collect();
+        schedules.push(Schedule::storm(STORM, self.scale, random));
+        if self.time.is_some() {
+            schedules.push(Schedule::storm(2 * STORM, self.scale, random));
+            schedules.push(Schedule::storm(STORM, self.scale, random));
+        }
+        schedules
+    }
+}
+
+#[test]
+fn histories_are_linearizable_under_faults() {
+    let long = seed::seconds("TORTURE_SECONDS", 0);
+    let plan = if long.is_zero() {
+        Plan::short()
+    } else {
+        Plan::long(long)
+    };
+    let seed = seed::seed();
+    println!("FRESHET_SEED={seed}");
+    let start = Instant::now();
+    let mut table = Table::default();
+    let result = run(&plan, seed, start, &mut table);
+    println!("after {:?}: {}", start.elapsed(), table.text());
+    if let Err(error) = result {
+        panic!("FRESHET_SEED={seed}: {error:#}");
+    }
+}
+
+fn run(plan: &Plan, seed: u64, start: Instant, table: &mut Table) -> Result<()> {
+    let mut cluster = Cluster::start(&plan.settings)?;
+    let mut random = Random::new(seed, 0);
+    let mut number = 0;
+    loop {
+        for schedule in plan.schedules(&mut random) {
+            number += 1;
+            println!("round {number}: {:#?}", schedule.lines());
+            let outcome = round::run(&mut cluster, (seed, number), &schedule, start);
+            let outcome = outcome.with_context(|| kept(&cluster, seed, number, &schedule, None))?;
+            table.add(&outcome);
+            println!("{:#?}", clients::errors(&outcome.operations));
+            if !outcome.violations.is_empty() {
+                let place = kept(&cluster, seed, number, &schedule, Some(&outcome));
+                bail!("round {number}: {:#?}\n{place}", outcome.violations);
+            }
+            if plan.time.is_some_and(|time| start.elapsed() > time) {
+                return Ok(());
+            }
+            // The next round finds an empty database. It is the one order that needs all proxies.
+            cluster.proxies[0].program.client()?.ok(&["FLUSHALL"])?;
+        }
+        if plan.time.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Keeps what is needed to understand a failure, and says where.
+fn kept(
+    cluster: &Cluster,
+    seed: u64,
+    number: u32,
+    schedule: &Schedule,
+    outcome: Option<&Outcome>,
+) -> String {
+    let folder =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("torture-{seed}-{number}"));
+    let keep = || -> Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("schedule.txt"), schedule.lines().join("\n"))?;
+        cluster.keep_logs(&folder)?;
+        if let Some(outcome) = outcome {
+            std::fs::write(folder.join("violations.txt"), outcome.violations.join("\n"))?;
+            report::write_history(&folder, outcome)?;
+            std::fs::write(folder.join("timeline.svg"), report::picture(outcome))?;
+        }
+        Ok(())
+    };
+    match keep() {
+        Ok(()) => format!("kept in {}", folder.display()),
+        Err(error) => format!("could not be kept in {}: {error:#}", folder.display()),
+    }
+}
