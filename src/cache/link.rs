@@ -80,20 +80,25 @@ impl OnRecord {
         }
     }
 
-    /// Whether it is `found` for certain.
+    /// Whether `found` may be used as the cache. Where none is on record, whoever answers may hold
+    /// an older state, with the mark of a generation that is still in use on another server: what it
+    /// confirms is worth nothing.
     ///
     /// # Errors
-    /// [`CacheError::Stranger`] as of [`Self::check`]; [`CacheError::Unreachable`] while none is on record:
-    /// whoever answers may hold an older state with the mark of a generation that is still in
-    /// use on another server, and what it confirms is worth nothing.
-    pub(super) fn require(&self, found: &Identity) -> Result<(), CacheError> {
-        self.check(found)?;
-        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(_) => Ok(()),
-            None => Err(CacheError::Unreachable(
+    /// As [`Self::check`]; [`CacheError::Unreachable`] if none is on record.
+    pub(super) fn check_use(&self, found: &Identity) -> Result<(), CacheError> {
+        let is_known = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some();
+        if !is_known {
+            return Err(CacheError::Unreachable(
                 "no server is in use as the cache".into(),
-            )),
+            ));
         }
+        // If it is taken off the record just now, the connection was still that server's.
+        self.check(found)
     }
 }
 
@@ -281,5 +286,27 @@ fn identity(info: &[u8]) -> Identity {
         replication_id: field("master_replid"),
         is_primary: field("role") == "master",
         eviction: field("maxmemory_policy"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(run_id: &str) -> Identity {
+        identity(format!("run_id:{run_id}\r\nrole:master\r\n").as_bytes())
+    }
+
+    #[test]
+    fn only_the_server_on_record_is_used() {
+        let on_record = OnRecord::default();
+        let (one, other) = (server("one"), server("other"));
+        assert!(on_record.check_use(&one).is_err(), "none is on record");
+        assert!(on_record.check(&one).is_ok(), "messages go on");
+        on_record.set(Some("one"), None);
+        assert!(on_record.check_use(&one).is_ok());
+        assert!(on_record.check_use(&other).is_err());
+        on_record.set(None, None);
+        assert!(on_record.check_use(&one).is_err(), "it is out of use");
     }
 }

@@ -161,7 +161,7 @@ impl Fence {
         name: String,
     ) -> Result<(Arc<Self>, FenceTask), StoreError> {
         let lease = settings.reads_without_database;
-        let registration = Registration::new(&store, &name, lease).await?;
+        let registration = Registration::new(&store, &name, lease, None).await?;
         let row = store.fence().await?;
         let (signals, inbox) = mpsc::channel(1024);
         let fence = Arc::new(Self {
@@ -299,7 +299,10 @@ impl Fence {
     pub async fn cache_failed(&self, generation: Generation, error: &CacheError, attempt: u32) {
         // A cache that lacks the mark was flushed: there is nothing to wait for.
         if attempt >= 2 || matches!(error, CacheError::Fenced(_) | CacheError::Stranger(_)) {
-            self.blame(generation, Blame::of(error)).await;
+            // One that is out of use here need not be blamed again.
+            if self.phase() == Phase::Active(generation) {
+                self.blame(generation, Blame::of(error)).await;
+            }
             // What comes out is seen in the caller's next round.
             let _ = self.after(generation, GIVE_UP_MAX).await;
             return;

@@ -151,6 +151,44 @@ fn cache_ahead_of_the_store_is_emptied_and_used_again() {
     .unwrap();
 }
 
+/// Else it would bring a generation back to life that somebody may still be using who was not waited for.
+#[test]
+fn emptied_cache_refuses_stamps_that_come_late() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    client.ok(&["SET", "key", "value"]).unwrap();
+    let mut cache = stack.cache.client().unwrap();
+    let libraries = cache.call(&["FUNCTION", "LIST"]).unwrap();
+    let library = libraries.items()[0].items()[1].text().unwrap();
+    let [close, open] = ["close", "open"].map(|name| format!("{library}_{name}"));
+    let generation = cache.text(&["GET", "\0f:gen"]).unwrap();
+    let next = (generation.parse::<u64>().unwrap() + 1).to_string();
+    // In one block, since the proxy brings the cache back by itself.
+    cache.ok(&["MULTI"]).unwrap();
+    cache.ok(&["FCALL", &close, "0", &next, ""]).unwrap();
+    cache
+        .ok(&["FCALL", &open, "0", &generation, "", ""])
+        .unwrap();
+    cache.ok(&["GET", "\0f:gen"]).unwrap();
+    let replies = cache.call(&["EXEC"]).unwrap();
+    let [closed, opened, mark] = replies.items() else {
+        panic!("{replies:?}");
+    };
+    assert_eq!(closed.text().as_deref(), Some("OK"));
+    assert!(
+        opened
+            .error()
+            .is_some_and(|error| error.starts_with("FENCED")),
+        "{opened:?}"
+    );
+    assert_eq!(*mark, Value::Null);
+    process::await_true("the cache is used again", LIMIT, || {
+        client.text(&["GET", "key"]).unwrap() == "value"
+            && cache.call(&["GET", "key"]).unwrap().text().as_deref() == Some("value")
+    })
+    .unwrap();
+}
+
 #[test]
 fn start_with_a_cache_full_of_old_data_shows_none_of_it() {
     let mut stack = Stack::start().unwrap();

@@ -222,7 +222,11 @@ impl Follower {
     /// Takes a new number; the old one is over, so that others may bury what it left in the cache.
     async fn register_anew(&mut self) -> Result<(), StoreError> {
         let lease = self.reads_without_database;
-        let registration = Registration::new(&self.store, &self.name, lease).await?;
+        let uses = match self.fence.phase() {
+            Phase::Active(generation) => Some(generation),
+            _ => None,
+        };
+        let registration = Registration::new(&self.store, &self.name, lease, uses).await?;
         tracing::info!(proxy = registration.id, "registered anew");
         *self
             .fence
