@@ -171,12 +171,12 @@ impl Interpreter {
             let text = first_line(&error);
             Reply::error(format!("ERR Error compiling function: {text}"))
         })?;
+        let failed = |text: &str| Reply::error(format!("ERR Error registering functions: {text}"));
         self.desk.control.begin(LOAD_MAX);
         let loaded: mlua::Result<(Option<Table>, Value)> = self.load.call(function);
         if self.desk.control.ended().is_some() {
-            return Err(Reply::error("ERR FUNCTION LOAD timeout"));
+            return Err(failed("ERR FUNCTION LOAD timeout"));
         }
-        let failed = |text: &str| Reply::error(format!("ERR Error registering functions: {text}"));
         match loaded {
             Ok((Some(made), _)) => {
                 let functions = registered(&made).map_err(|error| failed(&first_line(&error)))?;

@@ -128,7 +128,8 @@ impl Pool {
     }
 
     fn give(&self, interpreter: Interpreter) {
-        if interpreter.used_memory() > KEPT_BYTES_MAX {
+        // Lua does not collect what is unused because memory is short.
+        if interpreter.used_memory() > KEPT_BYTES_MAX.min(self.memory_max / 4) {
             return;
         }
         let mut idle = lock(&self.idle);
