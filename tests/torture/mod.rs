@@ -51,6 +51,8 @@ impl Plan {
             settings: vec![
                 ("fence.reads_without_database", "2s"),
                 ("fence.renewal", "500ms"),
+                // An answer that is lost is waited for as long as a statement may take.
+                ("postgres.statement_timeout", "5s"),
             ],
             scale: Scale {
                 beyond_leases: Duration::from_millis(3500),
