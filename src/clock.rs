@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::model::UnixMs;
 
 /// Two clocks are taken to drift apart by at most one part in so many.
-const DRIFT: u32 = 1000;
+const DRIFT: u32 = 5000;
 
 /// What a server's clock said, and when it was asked.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,8 @@ impl RemoteClock {
         let age = arrived.saturating_duration_since(best.arrived);
         let ahead = reading.at.0 - (best.at.0 + ms(age));
         let error = arrived.saturating_duration_since(reading.asked);
-        if error <= best.error + age / DRIFT + Duration::from_millis(1) {
+        // It was at least what the reading says: one that is ahead is better, however long it took.
+        if ahead > 0 || error <= best.error + age / DRIFT + Duration::from_millis(1) {
             *best = Best {
                 at: reading.at,
                 arrived,

@@ -258,21 +258,23 @@ impl Store {
         ))
     }
 
-    /// Tells that `proxy` obeys `generation`; the fence moves on if nobody can have hits of before.
+    /// Tells that `proxy` obeys `generation`, which it saw closing `waited` ago; the fence moves on if nobody
+    /// can have hits of before.
     pub async fn confirm(
         &self,
         proxy: i32,
         generation: Generation,
         content: OldContent,
+        waited: Duration,
     ) -> Result<FenceRow, StoreError> {
         let confirming = async |client: &mut Object| {
-            let row = fence::confirm(client, proxy, generation, content).await?;
+            let row = fence::confirm(client, proxy, generation, content, waited).await?;
             if row.state != super::FenceState::Closing {
                 return Ok(row);
             }
             // It waits for others: perhaps for one that is dead.
             fence::bury_the_dead(client, proxy).await?;
-            fence::confirm(client, proxy, generation, content).await
+            fence::confirm(client, proxy, generation, content, waited).await
         };
         with_client!(self, |client| confirming(&mut client))
     }

@@ -295,13 +295,16 @@ pub enum OldContent {
 }
 
 /// Tells that proxy `id` obeys `generation`, and moves the fence from `closing` to `bypass` if nobody
-/// can have hits of the old content any more: every living proxy has confirmed, and those that ended
-/// without a word have been dead for longer than they use hits; or that content is gone.
+/// can have hits of the old content any more: every living proxy has confirmed, or stood still for longer
+/// than it uses hits, since nobody can renew that right in `closing`; and those that ended
+/// without a word have been dead for so long; or that content is gone. The caller has seen the fence
+/// closing since `waited` ago.
 pub(super) async fn confirm(
     client: &mut Object,
     id: i32,
     generation: Generation,
     content: OldContent,
+    waited: Duration,
 ) -> Result<FenceRow, StoreError> {
     client
         .execute(
@@ -310,6 +313,7 @@ pub(super) async fn confirm(
         )
         .await?;
     let gone = content == OldContent::Gone;
+    let waited_ms = waited.as_millis() as i64;
     // A row of a program that wrote no lease: it had the default, 30 s. A second for clocks that drift.
     exclusively(client, "
         UPDATE freshet.fence f
@@ -317,9 +321,10 @@ pub(super) async fn confirm(
          WHERE generation = $1 AND state = 'closing'
            AND ($2 OR NOT EXISTS (
                SELECT FROM freshet.proxy p WHERE p.confirmed < f.generation
+                  AND $3 < coalesce(p.lease_ms, 30000) + 1000
                   AND (p.alive OR p.ended_at IS NULL OR
                        clock_timestamp() < p.ended_at + (coalesce(p.lease_ms, 30000) + 1000) * interval '1 ms')))",
-        &[&generation.0, &gone])
+        &[&generation.0, &gone, &waited_ms])
     .await
 }
 

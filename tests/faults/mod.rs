@@ -7,3 +7,4 @@ pub mod load;
 // Only a program with fault points has them: `make test` builds that one.
 #[cfg(feature = "fault-points")]
 mod points;
+mod stalled;

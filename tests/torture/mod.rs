@@ -20,7 +20,7 @@ mod words;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::support::seed::{self, Random};
 use cluster::Cluster;
@@ -51,6 +51,8 @@ impl Plan {
             settings: vec![
                 ("fence.reads_without_database", "2s"),
                 ("fence.renewal", "500ms"),
+                // An answer that is lost is waited for as long as a statement may take.
+                ("postgres.statement_timeout", "5s"),
             ],
             scale: Scale {
                 beyond_leases: Duration::from_millis(3500),
@@ -118,11 +120,10 @@ fn run(plan: &Plan, seed: u64, start: Instant, table: &mut Table) -> Result<()> 
             number += 1;
             println!("round {number}: {:#?}", schedule.lines());
             let outcome = round::run(&mut cluster, (seed, number), &schedule, start);
-            let outcome = outcome.with_context(|| kept(&cluster, seed, number, &schedule, None))?;
             table.add(&outcome);
             println!("{:#?}", clients::errors(&outcome.operations));
             if !outcome.violations.is_empty() {
-                let place = kept(&cluster, seed, number, &schedule, Some(&outcome));
+                let place = kept(&cluster, seed, number, &schedule, &outcome);
                 bail!("round {number}: {:#?}\n{place}", outcome.violations);
             }
             if plan.time.is_some_and(|time| start.elapsed() > time) {
@@ -143,7 +144,7 @@ fn kept(
     seed: u64,
     number: u32,
     schedule: &Schedule,
-    outcome: Option<&Outcome>,
+    outcome: &Outcome,
 ) -> String {
     let folder =
         PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("torture-{seed}-{number}"));
@@ -151,11 +152,9 @@ fn kept(
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("schedule.txt"), schedule.lines().join("\n"))?;
         cluster.keep_logs(&folder)?;
-        if let Some(outcome) = outcome {
-            std::fs::write(folder.join("violations.txt"), outcome.violations.join("\n"))?;
-            report::write_history(&folder, outcome)?;
-            std::fs::write(folder.join("timeline.svg"), report::picture(outcome))?;
-        }
+        std::fs::write(folder.join("violations.txt"), outcome.violations.join("\n"))?;
+        report::write_history(&folder, outcome)?;
+        std::fs::write(folder.join("timeline.svg"), report::picture(outcome))?;
         Ok(())
     };
     match keep() {

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::clients::{self, SHARING};
-use super::cluster::{Cluster, PROXIES};
-use super::faults::Fault;
+use super::cluster::{Cluster, PROXIES, name};
+use super::faults::{Fault, Victim};
 use super::history::{Operation, Recorder, Time, since};
 use super::objects::Objects;
 use super::schedule::{Planned, Schedule};
@@ -52,6 +52,8 @@ struct Stage<'a> {
     random: Random,
     start: Instant,
     spans: Vec<Span>,
+    /// Which proxies a fault keeps down, or may end at any moment.
+    down: [bool; PROXIES],
 }
 
 /// Runs round `number` of the run that began at `start`.
@@ -60,7 +62,7 @@ pub fn run(
     (seed, number): (u64, u32),
     schedule: &Schedule,
     start: Instant,
-) -> Result<Outcome> {
+) -> Outcome {
     let objects = Objects::new(number);
     let recorder = Recorder::new(start);
     let over = AtomicBool::new(false);
@@ -81,6 +83,7 @@ pub fn run(
         random: Random::new(round.seed, 0),
         start,
         spans: Vec::new(),
+        down: [false; PROXIES],
     };
     let happened = thread::scope(|scope| {
         for client in 0..PROXIES * (SHARING + 1) {
@@ -100,16 +103,24 @@ pub fn run(
         .map(|error| format!("{error:#}"))
         .into_iter()
         .collect();
-    let last = verify::last_look(cluster, &objects, &recorder).context("the last look")?;
+    let lists = match verify::last_look(cluster, &objects, &recorder) {
+        Ok(last) => {
+            violations.extend(last.disagreements);
+            Some(last.lists)
+        }
+        Err(error) => {
+            violations.push(format!("the last look: {error:#}"));
+            None
+        }
+    };
     let operations = recorder.finish();
-    violations.extend(last.disagreements);
-    violations.extend(verify::check(&objects, &operations, &last.lists));
-    Ok(Outcome {
+    violations.extend(verify::check(&objects, &operations, lists.as_ref()));
+    Outcome {
         operations,
         objects,
         spans,
         violations,
-    })
+    }
 }
 
 impl Stage<'_> {
@@ -127,6 +138,9 @@ impl Stage<'_> {
 
     fn begin(&mut self, fault: Fault) -> Result<()> {
         let keys = self.objects.keys_in_use();
+        if let Victim::Proxy(proxy) = fault.victim() {
+            self.down[proxy] = true;
+        }
         fault
             .begin(self.cluster, &keys, &mut self.random)
             .with_context(|| format!("{fault} begins"))
@@ -135,7 +149,27 @@ impl Stage<'_> {
     fn end(&mut self, fault: Fault) -> Result<()> {
         fault
             .end(self.cluster)
-            .with_context(|| format!("{fault} ends"))
+            .with_context(|| format!("{fault} ends"))?;
+        if let Victim::Proxy(proxy) = fault.victim() {
+            self.down[proxy] = false;
+        }
+        Ok(())
+    }
+
+    /// Starts those again that ended since they found no store when they started, as whoever watches over
+    /// programs would.
+    fn revive(&mut self) -> Result<()> {
+        for (number, proxy) in self.cluster.proxies.iter_mut().enumerate() {
+            if self.down[number] {
+                continue;
+            }
+            if let Some(status) = proxy.program.try_exit() {
+                let code = status.code();
+                ensure!(code == Some(1), "proxy {} ended: {status}", name(number));
+                proxy.program.spawn()?;
+            }
+        }
+        Ok(())
     }
 
     fn run_singly(&mut self, faults: &[(Fault, Duration)]) -> Result<()> {
@@ -169,7 +203,11 @@ impl Stage<'_> {
         let began = Instant::now();
         let mut from = vec![0; planned.len()];
         for (due, is_begin, index) in events {
-            thread::sleep(due.saturating_sub(began.elapsed()));
+            while due > began.elapsed() {
+                self.revive()?;
+                let left = due.saturating_sub(began.elapsed());
+                thread::sleep(left.min(Duration::from_millis(50)));
+            }
             let fault = planned[index].fault;
             if is_begin {
                 from[index] = self.now();
@@ -189,17 +227,16 @@ impl Stage<'_> {
     }
 
     /// Waits until every proxy has acknowledged some more writes.
-    fn await_progress(&self) -> Result<()> {
-        let goals: Vec<u64> = self
-            .progress
-            .iter()
-            .map(|count| count.load(Ordering::Relaxed) + RECOVERED)
+    fn await_progress(&mut self) -> Result<()> {
+        let count = |stage: &Self, proxy: usize| stage.progress[proxy].load(Ordering::Relaxed);
+        let goals: Vec<u64> = (0..PROXIES)
+            .map(|proxy| count(self, proxy) + RECOVERED)
             .collect();
+        let mut trouble = Ok(());
         process::await_true("every proxy takes writes", RECOVERY_LIMIT, || {
-            let pairs = self.progress.iter().zip(&goals);
-            pairs.fold(true, |all, (count, goal)| {
-                all && count.load(Ordering::Relaxed) >= *goal
-            })
-        })
+            trouble = self.revive();
+            trouble.is_err() || (0..PROXIES).all(|proxy| count(self, proxy) >= goals[proxy])
+        })?;
+        trouble
     }
 }

@@ -408,18 +408,19 @@ impl Follower {
         self.fence.set(Phase::Closing(row.generation));
         self.cache.set_holder(None, None);
         let proxy = self.fence.proxy();
-        let next = self
-            .store
-            .confirm(proxy, row.generation, OldContent::MayBeThere)
-            .await?;
-        if next != *row {
-            return Ok(next);
-        }
         let since = match self.closing_since {
             Some((generation, since)) if generation == row.generation => since,
             _ => Instant::now(),
         };
         self.closing_since = Some((row.generation, since));
+        let waited = since.elapsed();
+        let next = self
+            .store
+            .confirm(proxy, row.generation, OldContent::MayBeThere, waited)
+            .await?;
+        if next != *row {
+            return Ok(next);
+        }
         // A proxy that stands still, or that died and may only have lost its way to the store: its right
         // to hits lasts for a while, so there must be none to have.
         if since.elapsed() >= CONFIRM_MAX {
@@ -431,7 +432,7 @@ impl Follower {
                 Ok(true) => {
                     return Ok(self
                         .store
-                        .confirm(proxy, row.generation, OldContent::Gone)
+                        .confirm(proxy, row.generation, OldContent::Gone, waited)
                         .await?);
                 }
                 Ok(false) => {}
