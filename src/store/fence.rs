@@ -99,11 +99,6 @@ pub struct Registration {
 }
 
 impl Registration {
-<<<<<<< ours
-    /// Registers a proxy called `name`, which uses hits for up to `lease` after its last look at the
-    /// fence. It has confirmed no generation yet: it may be one that uses the cache, and had to register anew.
-    pub async fn new(store: &Store, name: &str, lease: Duration) -> Result<Self, StoreError> {
-=======
     /// Registers a proxy called `name`, which uses hits for up to `lease` after the last look at
     /// the fence. It obeys the fence as it is now, or while it `uses` a generation, no later one:
     /// it may not have looked since that was closed.
@@ -113,21 +108,15 @@ impl Registration {
         lease: Duration,
         uses: Option<Generation>,
     ) -> Result<Self, StoreError> {
->>>>>>> theirs
         let session = store.connection().await?;
         let lease_ms = lease.as_millis() as i64;
         let obeyed = uses.map_or(OBEYS_EVERY_GENERATION, |generation| generation.0);
         let registering = async {
             let row = session
                 .query_one(
-<<<<<<< ours
-                    "INSERT INTO freshet.proxy (name, confirmed, lease_ms) VALUES ($1, 0, $2) RETURNING id",
-                    &[&name, &lease_ms],
-=======
                     "INSERT INTO freshet.proxy (name, confirmed, lease_ms)
                      SELECT $1, least(generation, $3), $2 FROM freshet.fence RETURNING id",
                     &[&name, &lease_ms, &obeyed],
->>>>>>> theirs
                 )
                 .await?;
             let id: i32 = row.try_get(0)?;
