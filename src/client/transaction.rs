@@ -73,7 +73,7 @@ impl Block {
         }
         let is_on_keys = matches!(
             call.command.class,
-            Class::Read | Class::Expiry | Class::Write
+            Class::Read | Class::Expiry | Class::Write | Class::Script
         );
         (self.token().is_some() && !is_on_keys).then(|| {
             Reply::error(format!(

@@ -67,15 +67,13 @@ pub(super) fn unwrap(command: &'static Command, request: Request) -> Result<Call
 }
 
 /// Whether the reply of `call` can be kept in the transaction that makes its changes: it writes
-/// named keys, and does not wait for others.
+/// named keys, or is a script that may, and does not wait for others.
 fn may_be_once(call: &Call) -> bool {
-    let writes = call.command.flags.has(flags::WRITE) || is_script(call.command);
-    call.command.class == Class::Write && writes && !blocks(call)
-}
-
-/// What scripts write is not known beforehand.
-fn is_script(command: &Command) -> bool {
-    matches!(command.name, "EVAL" | "EVALSHA" | "FCALL")
+    match call.command.class {
+        Class::Write => call.command.flags.has(flags::WRITE) && !blocks(call),
+        Class::Script => !call.command.flags.has(flags::READONLY),
+        _ => false,
+    }
 }
 
 fn blocks(call: &Call) -> bool {

@@ -348,3 +348,31 @@ fn a_deep_nest_of_tokens_is_refused() {
             .is_some_and(|text| text.contains("cannot make 'freshet.once' once"))
     );
 }
+
+/// One that is quick runs in the commit lane, one that takes long beside it.
+#[test]
+fn scripts_are_made_once() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let quick = "redis.call('INCR', KEYS[1]) return redis.status_reply('MADE')";
+    let slow =
+        "local x = 0 for i = 1, 20000000 do x = x + i end return redis.call('INCR', KEYS[1])";
+    for (token, script, key) in [("quick", quick, "q"), ("slow", slow, "s")] {
+        let call = ["FRESHET.ONCE", token, "EVAL", script, "1", key];
+        let first = client.call(&call).unwrap();
+        assert_eq!(first.error(), None);
+        assert_eq!(client.call(&call).unwrap(), first);
+        assert_eq!(client.text(&["GET", key]).unwrap(), "1");
+        let other = ["FRESHET.ONCE", token, "EVAL", script, "1", "other"];
+        assert!(error(&mut client, &other).starts_with("ERR the token was used"));
+    }
+    let in_a_block = "EVAL return(redis.call('INCR',KEYS[1])) 1 b";
+    let first = block(&mut client, &["FRESHET.ONCE block", in_a_block]);
+    assert_eq!(
+        block(&mut client, &["FRESHET.ONCE block", in_a_block]),
+        first
+    );
+    assert_eq!(client.text(&["GET", "b"]).unwrap(), "1");
+    let reading = once("t", "EVAL_RO return(1) 0");
+    assert!(error(&mut client, &reading).contains("only commands that write keys can"));
+}
