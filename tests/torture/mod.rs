@@ -64,7 +64,8 @@ impl Plan {
     fn long(time: Duration) -> Self {
         Self {
             time: Some(time),
-            settings: Vec::new(),
+            // A proxy asked to stop waits for a lost answer no longer than it may drain.
+            settings: vec![("postgres.statement_timeout", "10s")],
             scale: Scale {
                 beyond_leases: Duration::from_secs(40),
                 long_chance: 6,
