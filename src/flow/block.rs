@@ -57,7 +57,7 @@ impl Flow {
                  nothing was done",
             ));
         }
-        let answer = self.parts.asides.submit(vec![unit]).await.pop();
+        let answer = Box::pin(self.parts.asides.submit(vec![unit])).await.pop();
         let answer = answer.transpose().map_err(|refusal| refusal.reply())?;
         let answer = answer.flatten();
         Ok(answer.map(|replies| {
