@@ -233,7 +233,8 @@ impl Flow {
             match group {
                 Group::Reads => self.read(origin, run, out).await,
                 Group::Writes => self.write(origin, run, out).await,
-                Group::Scripts => self.scripts(origin, run, out).await,
+                // Boxed, because a connection that runs none must not hold the room for one.
+                Group::Scripts => Box::pin(self.scripts(origin, run, out)).await,
                 Group::Uncached => {
                     for call in run {
                         resp::encode(&self.miss(origin, call).await, origin.protocol, out);

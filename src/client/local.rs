@@ -48,8 +48,12 @@ pub async fn answer(client: &mut Client, hub: &Hub, call: &Call) -> (Option<Repl
         // What waits is answered here; all others are answered at once.
         "INFO" => info::reply(hub, call).await,
         "DEBUG" => operations::debug(call).await,
-        _ if call.command.family() == "FUNCTION" && !is_help(call) => hub.flow.function(call).await,
-        _ if call.command.family() == "SCRIPT" && !is_help(call) => hub.flow.script(call).await,
+        _ if call.command.family() == "FUNCTION" && !is_help(call) => {
+            Box::pin(hub.flow.function(call)).await
+        }
+        _ if call.command.family() == "SCRIPT" && !is_help(call) => {
+            Box::pin(hub.flow.script(call)).await
+        }
         "CLIENT|TRACKING" => tracking::tracking(client, hub, call).await,
         "RESET" => reset(client, hub),
         _ => at_once(client, hub, call),

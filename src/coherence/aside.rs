@@ -83,7 +83,7 @@ impl Asides {
         let mut rest = &units[..];
         while let Some(first) = rest.first() {
             if prefers_aside(first) {
-                answers.push(self.aside(first).await);
+                answers.push(Box::pin(self.aside(first)).await);
                 rest = &rest[1..];
                 continue;
             }
@@ -99,7 +99,7 @@ impl Asides {
                     let kept = deferred.unwrap_or(count);
                     answers.extend(done.into_iter().take(kept).map(Ok));
                     if let Some(index) = deferred {
-                        answers.push(self.aside(&now[index]).await);
+                        answers.push(Box::pin(self.aside(&now[index])).await);
                     }
                     let over = kept + usize::from(deferred.is_some());
                     rest = &rest[over..];

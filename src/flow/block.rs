@@ -1,6 +1,6 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
-use super::{Flow, Origin, UNIT_BYTES_MAX};
+use super::{Flow, Origin, UNIT_BYTES_MAX, oversized};
 use crate::coherence::{Answer, Seen, Step, Unit};
 use crate::command::{Class, Token};
 use crate::model::{Key, Reply};
@@ -40,10 +40,14 @@ impl Flow {
         let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(steps.len());
         let mut kept = Vec::with_capacity(steps.len());
         for step in steps {
-            match self
-                .prepare(step.db, &step.call, origin.user.as_ref())
-                .await
-            {
+            let prepared = match step.call.command.class {
+                Class::Script => {
+                    let user = origin.user.as_ref();
+                    Box::pin(self.prepare(step.db, &step.call, user)).await
+                }
+                _ => oversized(&step.call).map_or(Ok(step), Err),
+            };
+            match prepared {
                 Ok(step) => {
                     kept.push(step);
                     refusals.push(None);
@@ -61,7 +65,7 @@ impl Flow {
                  nothing was done",
             ));
         }
-        let answer = self.parts.asides.submit(vec![unit]).await.pop();
+        let answer = Box::pin(self.parts.asides.submit(vec![unit])).await.pop();
         let answer = answer.transpose().map_err(|refusal| refusal.reply())?;
         let mut replies = match answer {
             Some(Answer::Done(replies)) => replies.into_iter(),

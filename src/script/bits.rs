@@ -5,10 +5,14 @@ use mlua::{Lua, MultiValue, Table, Value};
 use super::api::{Given, good, number_of, wrong_argument};
 use super::number::to_integer;
 
+/// What a function of one or of two numbers does with their bits, by its name.
+type OfOne = (&'static str, fn(u32) -> u32);
+type OfTwo = (&'static str, fn(u32, u32) -> u32);
+
 /// Its functions.
 pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
     let table = lua.create_table()?;
-    let folds: [(&'static str, fn(u32, u32) -> u32); 3] = [
+    let folds: [OfTwo; 3] = [
         ("band", |one, other| one & other),
         ("bor", |one, other| one | other),
         ("bxor", |one, other| one ^ other),
@@ -29,7 +33,7 @@ pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
         })?;
         table.raw_set(name, function)?;
     }
-    let shifts: [(&'static str, fn(u32, u32) -> u32); 5] = [
+    let shifts: [OfTwo; 5] = [
         ("lshift", |bits, by| bits << by),
         ("rshift", |bits, by| bits >> by),
         ("arshift", |bits, by| (bits as i32 >> by) as u32),
@@ -46,7 +50,7 @@ pub(super) fn functions(lua: &Lua) -> mlua::Result<Table> {
         })?;
         table.raw_set(name, function)?;
     }
-    let singles: [(&'static str, fn(u32) -> u32); 3] = [
+    let singles: [OfOne; 3] = [
         ("tobit", |bits| bits),
         ("bnot", |bits| !bits),
         ("bswap", u32::swap_bytes),

@@ -26,7 +26,7 @@ pub fn format_g(x: f64, digits: usize) -> String {
 
 /// `(long long)x` on x86-64: what does not fit is the smallest integer.
 pub fn to_integer(x: f64) -> i64 {
-    if x >= -9_223_372_036_854_775_808.0 && x < 9_223_372_036_854_775_808.0 {
+    if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&x) {
         x as i64
     } else {
         i64::MIN
