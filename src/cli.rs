@@ -40,6 +40,9 @@ enum Command {
     /// Compare the cache with PostgreSQL while both are in use; exit code 0: nothing differs,
     /// 1: something does, 2: it could not be done
     Reconcile(jobs::ReconcileOptions),
+    /// Bring in the keys of another Redis, or of an RDB file; exit code 0: all are here, 1: some
+    /// are not, 2: it could not be done
+    Import(jobs::ImportOptions),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
     Healthcheck(HealthOptions),
 }
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::CheckConfig(option) => check_config(&option),
         Command::Migrate(option) => migrate(&option),
         Command::Dev(options) => run_dev(&options),
+        Command::Import(options) => return jobs::exit(jobs::import(&options)),
         Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
         Command::Healthcheck(options) => check_health(&options),
     };

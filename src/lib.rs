@@ -16,6 +16,8 @@ pub mod client;
 
 pub mod flow;
 
+pub mod moving;
+
 pub mod pubsub;
 
 pub mod reconcile;

@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("acl",       &["command", "model"]),
     ("flow",      &["pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
+    ("moving",    &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]),
     ("reconcile", &["store", "cache", "engine", "command", "model"]),
     ("coherence", &["store", "cache", "script", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded

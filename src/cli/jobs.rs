@@ -1,17 +1,20 @@
 //! Commands that do a long piece of work on the servers and end.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use tokio::sync::watch;
 
 use super::ConfigOption;
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, RedisUrl, Setting};
+use crate::moving::{self, Conflict, Import, Peer, Target};
 use crate::progress::Progress;
 use crate::reconcile::{Options, Reconciler, Repair};
-use crate::server;
+use crate::server::{self, StopSignal};
 use crate::store::{self, Store};
 use crate::telemetry;
 
@@ -102,4 +105,94 @@ pub(super) fn reconcile(options: &ReconcileOptions) -> anyhow::Result<Outcome> {
         0 => Outcome::Same,
         _ => Outcome::Differs,
     })
+}
+
+#[derive(Args)]
+pub(super) struct ImportOptions {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// redis://[user:password@]host[:port], rediss://..., unix:///path, or the path of an RDB file
+    #[arg(long, value_name = "SOURCE")]
+    from: String,
+    /// Go over the source again and again, and bring in what has changed, until Ctrl-C or SIGTERM:
+    /// then once more, and end
+    #[arg(long)]
+    follow: bool,
+    /// Only keys that match this pattern, as KEYS does
+    #[arg(long = "match", value_name = "PATTERN", default_value = "*")]
+    pattern: String,
+    /// Keys a second at most; 0 is without bound
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rate: u32,
+    /// Let the source win where a client has written a key here; otherwise that is kept
+    #[arg(long)]
+    replace: bool,
+    /// Compare every key at the end
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(super) fn import(options: &ImportOptions) -> anyhow::Result<Outcome> {
+    let Job { config, runtime } = Job::start(&options.config)?;
+    let run = moving::Options {
+        pattern: options.pattern.clone(),
+        rate: options.rate,
+        conflict: match options.replace {
+            true => Conflict::Replace,
+            false => Conflict::Keep,
+        },
+        follow: options.follow,
+        verify: options.verify,
+    };
+    let imported = runtime.block_on(Box::pin(import_from(&options.from, run, &config)))?;
+    println!("{}", imported.counts);
+    if imported.rounds > 1 {
+        println!("{} rounds over the source", imported.rounds);
+    }
+    let mut outcome = match imported.counts.is_complete() {
+        true => Outcome::Same,
+        false => Outcome::Differs,
+    };
+    if let Some(differences) = &imported.differences {
+        for key in &differences.first {
+            println!("differs: {key}");
+        }
+        println!("compared key by key: {} differ", differences.count);
+        if differences.count > 0 {
+            outcome = Outcome::Differs;
+        }
+    }
+    Ok(outcome)
+}
+
+async fn import_from(from: &str, run: moving::Options, config: &Config) -> anyhow::Result<Import> {
+    let progress = Progress::on_terminal();
+    if !from.contains("://") {
+        anyhow::ensure!(!run.follow, "--follow needs a server, not a file");
+        let target = Target::start(config).await?;
+        return Ok(moving::import_file(target, Path::new(from), run, &progress).await?);
+    }
+    let url = RedisUrl::from_text(from).map_err(|error| anyhow::anyhow!("--from {error}"))?;
+    anyhow::ensure!(url != config.redis.url, "the source is Freshet's own cache");
+    let source = Peer::connect(&url).await?;
+    let target = Target::start(config).await?;
+    let mut stop = StopSignal::install()?;
+    let (finish, finishing) = watch::channel(false);
+    let follows = run.follow;
+    let mut import = Box::pin(moving::import_live(
+        target,
+        source,
+        run,
+        (&progress, finishing),
+    ));
+    tokio::select! {
+        imported = &mut import => return Ok(imported?),
+        () = stop.wait() => anyhow::ensure!(follows, "stopped; started again, it goes on"),
+    }
+    eprintln!("the last round begins; once more to stop at once");
+    finish.send_replace(true);
+    tokio::select! {
+        imported = &mut import => Ok(imported?),
+        () = stop.wait() => anyhow::bail!("stopped before the last round was over"),
+    }
 }

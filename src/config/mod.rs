@@ -13,7 +13,7 @@ mod users;
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use secret::{Credential, Secret};
-pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat};
+pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Setting};
 pub use users::Users;
 
 use std::net::{Ipv4Addr, SocketAddr};

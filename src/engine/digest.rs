@@ -68,7 +68,7 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::super::dispatch::testing::Session;
-    use super::super::{dumped, restored};
+    use super::super::{rdb, restored};
     use super::*;
     use crate::model::Reply;
 
@@ -82,7 +82,7 @@ mod tests {
             panic!("{lines:?} made no key");
         };
         let value = restored(&payload).unwrap();
-        let again = restored(&dumped(&value).unwrap().into()).unwrap();
+        let again = restored(&rdb::payload_of(&value).unwrap().into()).unwrap();
         assert_eq!(digest(&value), digest(&again), "{lines:?}");
         digest(&value).unwrap()
     }

@@ -4,6 +4,7 @@
 //! Numbers are little-endian, lengths big-endian.
 
 mod content;
+pub mod file;
 mod libraries;
 mod packed;
 mod text;
@@ -119,6 +120,14 @@ fn seal(payload: &mut Vec<u8>) {
     payload.extend_from_slice(&checksum.to_le_bytes());
 }
 
+/// The payload of this content, its type before it.
+fn sealed(content: &[u8]) -> Bytes {
+    let mut payload = Vec::with_capacity(content.len() + 10);
+    payload.extend_from_slice(content);
+    seal(&mut payload);
+    Bytes::from(payload)
+}
+
 /// The value that a payload holds.
 ///
 /// # Errors
@@ -147,7 +156,12 @@ fn check_footer(payload: &[u8]) -> Result<(), Refusal> {
 
 /// CRC-64 as Redis computes it: the polynomial of Jones, reflected, start 0.
 fn crc64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |crc, byte| {
+    crc64_from(0, bytes)
+}
+
+/// The same, where it was `crc` for what stands before `bytes`.
+fn crc64_from(crc: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(crc, |crc, byte| {
         CRC_TABLE[usize::from(crc as u8 ^ byte)] ^ (crc >> 8)
     })
 }

@@ -1,5 +1,6 @@
 //! Commands that compare, bring data in and take it out, on real servers.
 
+mod import;
 mod reconcile;
 
 use std::process::{Output, Stdio};
