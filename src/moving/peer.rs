@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Failure;
-use crate::cache::{CacheError, LinkOptions, Pipe};
+use crate::cache::{CacheError, LastKnown, LinkOptions, OnRecord, Pipe};
 use crate::config::{RedisTransport, RedisUrl};
 use crate::model::{DATABASES, Db, Key, Protocol, Reply, Request, UnixMs};
 use crate::{resp, tls};
@@ -51,6 +51,10 @@ impl Peer {
             url: url.clone(),
             password: url.password.as_ref().map(|p| p.reveal().to_owned()),
             tls: is_tls.then(|| tls::client(None, None)).transpose()?,
+            sentinel_user: None,
+            sentinel_password: None,
+            last_known: LastKnown::default(),
+            on_record: OnRecord::default(),
             connect_timeout: CONNECT_TIMEOUT,
             reply_timeout: REPLY_TIMEOUT,
         };

@@ -166,8 +166,8 @@ impl Target {
         for (indices, answers) in futures_util::future::try_join_all(submit).await? {
             for (index, answer) in indices.into_iter().zip(answers) {
                 written[index] = match answer {
-                    None => Written::Changed,
-                    Some(replies) => came_to(replies.first()),
+                    Answer::Unwatched => Written::Changed,
+                    answer => came_to(answer.replies().first()),
                 };
             }
         }
