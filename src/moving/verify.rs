@@ -93,7 +93,7 @@ impl Work {
         loop {
             let next = file.next_key(|bytes| progress.advance(bytes))?;
             let is_last = next.is_none();
-            for key in next.filter(|key| self.matches(&key.key.name)) {
+            if let Some(key) = next.filter(|key| self.matches(&key.key.name)) {
                 bytes += key.payload.len();
                 batch.push(key);
             }
