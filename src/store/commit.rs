@@ -216,7 +216,7 @@ impl Session {
                 client.prepare_cached(CHANGE),
             )?)
         };
-        let prepared = store.bounded(preparing).await;
+        let prepared = store.bounded(Box::pin(preparing)).await;
         let (guard, write_blind, load, after_locks, upsert, create, set_expiry, change) =
             match prepared {
                 Ok(prepared) => prepared,
@@ -326,7 +326,7 @@ impl Session {
 
     /// Writes `changes`, sorted by key, each key once; what is deleted, at `now`.
     pub async fn write(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {
-        self.bounded(self.write_all(changes, now)).await
+        self.bounded(Box::pin(self.write_all(changes, now))).await
     }
 
     async fn write_all(&self, changes: &[Change<'_>], now: UnixMs) -> Result<Written, StoreError> {

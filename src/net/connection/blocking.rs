@@ -56,7 +56,7 @@ impl Connection<'_> {
             }
             self.entry.will_wait(cx.waker());
             if self.entry.order() != Order::Serve {
-                return Poll::Ready(Err(End::Closed));
+                return Poll::Ready(Ok(Woken::Closing));
             }
             if let Some(how) = self.entry.unblocked() {
                 return Poll::Ready(Ok(Woken::Unblocked(how)));
@@ -72,6 +72,13 @@ impl Connection<'_> {
         let how = match woken {
             Woken::Reply(reply) => return Ok(reply),
             Woken::Unblocked(how) => how,
+            // As below: an item that a try has taken would be lost with the connection.
+            Woken::Closing => {
+                return match wait.give_up().await {
+                    Reply::Null | Reply::NullArray => Err(End::Closed),
+                    reply => Ok(reply),
+                };
+            }
         };
         // A try may be under way: what it gets must not be lost.
         Ok(match (wait.give_up().await, how) {
@@ -135,4 +142,6 @@ enum Woken {
     Reply(Reply),
     /// It ends without.
     Unblocked(Unblock),
+    /// The connection is to end.
+    Closing,
 }
