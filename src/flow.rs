@@ -104,17 +104,14 @@ struct Parts {
     store: Arc<Store>,
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
-    purger: tokio::task::JoinHandle<()>,
-    forgetter: tokio::task::JoinHandle<()>,
-    expirer: tokio::task::JoinHandle<()>,
+    /// What goes on until the flow drains.
+    background: Vec<tokio::task::JoinHandle<()>>,
     waiting: Arc<Waiting>,
-    waker: tokio::task::JoinHandle<()>,
     lane: Arc<Lane>,
     reads: Arc<Reads>,
     keyspace: Arc<Keyspace>,
     asides: Asides,
     scripts: Arc<Scripts>,
-    follower: tokio::task::JoinHandle<()>,
     broker: Arc<Broker>,
     /// Ends the broker's connection with the flow.
     _broker_task: pubsub::Task,
@@ -162,31 +159,26 @@ impl Flow {
         );
         let pool = Pool::new(config.scripts.memory.as_usize());
         let scripts = Scripts::new(Arc::clone(&store), pool);
-        let follower = tokio::spawn(Arc::clone(&scripts).follow());
-        let purger = tokio::spawn(purge_forever(Arc::clone(&store)));
         let retention = config.commit.once_retention;
-        let forgetter = tokio::spawn(forget_forever(Arc::clone(&store), retention));
-        let expirer = tokio::spawn(expire_forever(
-            Arc::clone(&lane),
-            Arc::clone(&store),
-            audience,
-        ));
+        let cleaning = [
+            tokio::spawn(purge_forever(Arc::clone(&store))),
+            tokio::spawn(forget_forever(Arc::clone(&store), retention)),
+        ];
+        let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
+        let following = Arc::clone(&scripts).follow();
+        let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
         let parts = Parts {
             cache,
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
-            purger,
-            forgetter,
-            expirer,
+            background: background.into_iter().chain(cleaning).collect(),
             waiting,
-            waker,
             lane,
             reads,
             keyspace,
             asides,
             scripts,
-            follower,
             broker,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
@@ -198,11 +190,9 @@ impl Flow {
 
     /// Ends this proxy's registration. All clients must have been answered.
     pub async fn drain(&self) {
-        self.parts.purger.abort();
-        self.parts.forgetter.abort();
-        self.parts.expirer.abort();
-        self.parts.waker.abort();
-        self.parts.follower.abort();
+        for task in &self.parts.background {
+            task.abort();
+        }
         let task = self
             .parts
             .fence_task
