@@ -452,8 +452,8 @@ mod tests {
             ),
             ("MOVE a 1", &["new:1:a", "move_from:0:a", "move_to:1:a"]),
             ("COPY a b", &["new:0:b", "copy_to:0:b"]),
-            ("BITOP AND b c c", &[]),
-            ("BITOP NOT a c", &["del:0:a"]),
+            ("BITOP AND b c c", &["keymiss:0:c", "keymiss:0:c"]),
+            ("BITOP NOT a c", &["keymiss:0:c", "del:0:a"]),
             (
                 "MSETNX b 1 c 2",
                 &["new:0:b", "set:0:b", "new:0:c", "set:0:c"],

@@ -309,6 +309,9 @@ fn failure(value: &Value, sha: &str) -> Reply {
         _ => Vec::new(),
     };
     let mut text = field("err");
+    // Redis takes it for a C string.
+    let end = text.iter().position(|byte| *byte == 0);
+    text.truncate(end.unwrap_or(text.len()));
     if text.is_empty() {
         text.extend_from_slice(b"ERR unknown error");
     }

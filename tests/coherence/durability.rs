@@ -116,7 +116,7 @@ fn refused_command_changes_nothing() {
             "BITFIELD", "text", "SET", "u8", "0", "1", "INCRBY", "x9", "0", "1",
         ],
         vec!["LPUSH", "text", "x"],
-        vec!["EVAL", "return 1", "0"],
+        vec!["EVAL", "return redis.call('set', 'text'", "0"],
     ] {
         let reply = client.call(&command).unwrap();
         assert!(reply.error().is_some(), "{command:?}: {reply:?}");

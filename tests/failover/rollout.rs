@@ -55,7 +55,9 @@ fn a_ledger_without_the_column_is_brought_up_to_date() {
          alter table freshet.migration drop column oldest;
          alter table freshet.fence drop column replication_id;
          alter table freshet.proxy drop column lease_ms;
-         drop function freshet.server",
+         drop function freshet.server;
+         drop table freshet.once, freshet.scan, freshet.script, freshet.library,
+                    freshet.script_epoch, freshet.reconciliation, freshet.difference",
     )
     .unwrap();
     stack.program.start_again().unwrap();

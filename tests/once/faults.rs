@@ -113,7 +113,7 @@ fn until_done<T>(
     let start = std::time::Instant::now();
     loop {
         assert!(start.elapsed() < LIMIT, "never answered");
-        if SENT.fetch_add(1, Ordering::Relaxed) % 7 == 0
+        if SENT.fetch_add(1, Ordering::Relaxed).is_multiple_of(7)
             && let Ok(mut cut) = Client::connect(address)
         {
             // An error is a cut of another kind.

@@ -246,7 +246,7 @@ impl Worker<'_> {
         if self.client.is_some() {
             return self.client.take();
         }
-        let is_sharing = self.number as usize % (SHARING + 1) != 0;
+        let is_sharing = !(self.number as usize).is_multiple_of(SHARING + 1);
         let proxy = if is_sharing && self.random.percent(20) {
             self.random.below(self.round.proxies.len())
         } else {

@@ -244,7 +244,7 @@ pub fn bank<'q>(thing: &Thing, ask: &Ask, choice: usize) -> Question<'q> {
     if choice < 75 {
         let mut words = vec!["MGET"];
         words.extend(keys.iter().map(String::as_str));
-        return one(&words, |reply| balances(reply));
+        return one(&words, balances);
     }
     let mut commands = vec![command(&["MULTI"])];
     commands.extend(keys.iter().map(|key| command(&["GET", key])));

@@ -151,6 +151,8 @@ impl<'a> Loading<'a> {
         if asked.is_empty() {
             return Ok(Vec::new());
         }
+        // The outer query keeps the inner one's order, and so ends with the last item that is
+        // wanted. If it said its order, PostgreSQL would sort, and read the whole list for that.
         let from = |order: &str, number: &str, is_asked: &str| {
             format!(
                 "(SELECT {number} AS number
@@ -158,7 +160,7 @@ impl<'a> Loading<'a> {
                             FROM freshet.element i
                            WHERE i.content = k.content AND {is_asked}
                            ORDER BY i.field {order} LIMIT u.compared) n
-                   WHERE n.value = u.value ORDER BY n.place LIMIT u.wanted)"
+                   WHERE n.value = u.value LIMIT u.wanted)"
             )
         };
         let sql = format!(

@@ -49,7 +49,7 @@ pub fn check_places(mut placed: Vec<Placed>, mut unknown: Vec<Time>) -> Verdict 
 }
 
 /// Whether each change that nobody was told of can be one of unknown outcome.
-fn check_untold(placed: &[Placed], unknown: &mut Vec<Time>) -> Verdict {
+fn check_untold(placed: &[Placed], unknown: &mut [Time]) -> Verdict {
     unknown.sort_unstable();
     // By when the change at a place must have been sent: before anybody was told of a later state.
     let mut deadlines: BTreeMap<u64, Time> = BTreeMap::new();
