@@ -8,9 +8,11 @@
 //! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
+mod cache_only;
 mod certain;
 mod companion;
 mod read;
+mod routed;
 mod waits;
 
 use std::sync::Arc;
@@ -20,15 +22,16 @@ use bytes::BytesMut;
 pub use self::waits::{Wait, may_wait};
 use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::{
-    Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting, expire_forever,
-    purge_forever,
+    Acknowledge, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Unit, Waiting,
+    expire_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::Config;
+use crate::config::{Config, RouteList};
 use crate::model::{Db, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
+use crate::routing::{Routing, Verdict};
 use crate::store::{self, Store};
 
 /// Longer keys do not fit into PostgreSQL's index pages (a third of 8 kB, less headers).
@@ -106,6 +109,7 @@ struct Parts {
     reads: Reads,
     keyspace: Keyspace,
     broker: Arc<Broker>,
+    routing: Arc<Routing>,
     /// Ends the broker's connection with the flow.
     _broker_task: pubsub::Task,
     units_max: usize,
@@ -116,7 +120,9 @@ impl Flow {
     /// or, if it is away, starts without it.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let store = Arc::new(Store::new(&config.postgres)?);
-        let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+        let routing = Arc::new(Routing::new(&config.route));
+        let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
+        let cache = Arc::new(cache);
         store::migrate(&store).await?;
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
@@ -162,6 +168,7 @@ impl Flow {
             reads,
             keyspace,
             broker,
+            routing,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
         };
@@ -175,6 +182,7 @@ impl Flow {
         self.parts.purger.abort();
         self.parts.expirer.abort();
         self.parts.waker.abort();
+        self.parts.lane.settle().await;
         let task = self
             .parts
             .fence_task
@@ -193,6 +201,26 @@ impl Flow {
     /// Reads start after the writes before them were answered, and so do
     /// writes after reads: a connection sees its own writes, and none early.
     pub async fn run(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+        match self.parts.routing.get() {
+            None => self.run_managed(origin, calls, &[], out).await,
+            Some(routes) => Box::pin(self.run_routed(&routes, origin, calls, out)).await,
+        }
+    }
+
+    /// Puts other routes into force.
+    pub fn set_routes(&self, list: &RouteList) {
+        self.parts.routing.set(list);
+    }
+
+    /// Runs calls whose keys the store has. `verdicts` says how each is to be done; without,
+    /// all are atomic.
+    async fn run_managed(
+        &self,
+        origin: Origin,
+        calls: &[Call],
+        verdicts: &[Verdict],
+        out: &mut BytesMut,
+    ) {
         let mut rest = calls;
         while let Some(first) = rest.first() {
             let group = Group::of(first);
@@ -204,7 +232,11 @@ impl Flow {
             rest = after;
             match group {
                 Group::Reads => self.read(origin, run, out).await,
-                Group::Writes => self.write(origin, run, out).await,
+                Group::Writes => {
+                    let from = calls.len() - after.len() - run.len();
+                    let verdicts = verdicts.get(from..from + run.len());
+                    self.write(origin, run, verdicts, out).await;
+                }
                 Group::Uncached => {
                     for call in run {
                         resp::encode(&self.miss(origin, call).await, origin.protocol, out);
@@ -223,6 +255,11 @@ impl Flow {
     /// Runs a command over all keys of `db` or of all databases (the classes
     /// `Keyspace` and `Flush`).
     pub async fn whole(&self, call: &Call, db: Db) -> Reply {
+        if let Some(routes) = self.parts.routing.get()
+            && let Verdict::Refused(refusal) = routes.judge(call)
+        {
+            return refusal;
+        }
         match call.command.class {
             Class::Flush => {
                 let reply = self.parts.keyspace.flush(call, db).await;
@@ -235,14 +272,29 @@ impl Flow {
         }
     }
 
-    async fn write(&self, origin: Origin, calls: &[Call], out: &mut BytesMut) {
+    async fn write(
+        &self,
+        origin: Origin,
+        calls: &[Call],
+        verdicts: Option<&[Verdict]>,
+        out: &mut BytesMut,
+    ) {
+        let is_eventual = |verdicts: &[Verdict]| verdicts.iter().all(|v| *v == Verdict::Eventual);
+        let acknowledge = match verdicts {
+            // Of a pipeline the strictest, since its writes are answered together.
+            Some(verdicts) if is_eventual(verdicts) => Acknowledge::Committed,
+            _ => Acknowledge::Applied,
+        };
         for chunk in calls.chunks(self.parts.units_max) {
             let refusals: Vec<Option<Reply>> = chunk.iter().map(oversized).collect();
             let units: Vec<Unit> = chunk
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit::single(origin.db, call.clone()).by(origin.client))
+                .map(|(call, _)| Unit {
+                    acknowledge,
+                    ..Unit::single(origin.db, call.clone()).by(origin.client)
+                })
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {

@@ -26,6 +26,8 @@ pub mod store;
 pub mod engine;
 
 pub mod acl;
+pub mod routing;
+
 pub mod command;
 
 pub mod resp;

@@ -10,6 +10,7 @@ mod front;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]
 mod patterns;
 mod pubsub;
+mod routes;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;
 mod transactions;

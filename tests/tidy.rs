@@ -14,11 +14,12 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net",       &["client", "flow", "pubsub", "command", "resp", "model"]),
     ("client",    &["flow", "pubsub", "acl", "command", "resp", "model"]),
     ("acl",       &["command", "model"]),
-    ("flow",      &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
+    ("flow",      &["routing", "pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
     ("coherence", &["store", "cache", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
-    ("cache",     &["resp", "model"]),
+    ("cache",     &["routing", "resp", "model"]),
+    ("routing",   &["command", "model"]),
     ("engine",    &["command", "model"]),
     ("command",   &["model"]),
     ("resp",      &["model"]),

@@ -19,6 +19,7 @@ use super::{
 use crate::clock::RemoteClock;
 use crate::config;
 use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
+use crate::routing::Routing;
 use crate::tls;
 
 /// The library that runs in the cache.
@@ -30,6 +31,9 @@ const MARK: &[u8] = b"\0f:gen";
 /// Keys that begin so are Freshet's own names in the cache; a client's key
 /// of such a name is served from the store alone.
 pub const RESERVED_PREFIX: &[u8] = b"\0f";
+
+/// What stands in the cache before the name of a key that only the cache has.
+pub const SOLE_PREFIX: &[u8] = b"\0f=";
 
 /// What may be in the cache, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +62,8 @@ pub struct Cache {
     holder: Mutex<Option<String>>,
     clock: RemoteClock,
     lives: Lives,
+    /// What is otherwise for some keys.
+    routing: Arc<Routing>,
     on_allkeys_eviction: config::AllkeysEviction,
     warned: AtomicBool,
 }
@@ -74,7 +80,11 @@ impl Cache {
     ///
     /// # Errors
     /// If the TLS settings cannot be used.
-    pub fn new(settings: &config::Redis, lives: &config::Cache) -> Result<Self, tls::TlsError> {
+    pub fn new(
+        settings: &config::Redis,
+        lives: &config::Cache,
+        routing: Arc<Routing>,
+    ) -> Result<Self, tls::TlsError> {
         let tls = match settings.url.transport {
             config::RedisTransport::Tls { .. } => {
                 let identity = settings
@@ -113,6 +123,7 @@ impl Cache {
             clock: RemoteClock::new(),
             on_allkeys_eviction: lives.on_allkeys_eviction,
             warned: AtomicBool::new(false),
+            routing,
             lives: Lives {
                 native: lives.ttl,
                 absent: lives.absent_ttl,

@@ -12,6 +12,6 @@ pub use call::{Applied, Fill, Look, Op, Told};
 pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
-pub use functions::{Cache, Lives, RESERVED_PREFIX};
+pub use functions::{Cache, Lives, RESERVED_PREFIX, SOLE_PREFIX};
 pub use link::{Identity, Link, LinkOptions};
 pub use pipe::{Pipe, Replies};

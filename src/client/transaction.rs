@@ -20,7 +20,7 @@ use super::hub::Hub;
 use super::local::{self, After};
 use super::state::{Client, Mode, Replies};
 use crate::command::{Call, Class, wrong_arity};
-use crate::flow::{Seen, Step};
+use crate::flow::{Origin, Seen, Step};
 use crate::model::{Db, Key, Reply};
 use crate::resp;
 
@@ -248,7 +248,7 @@ impl Run {
             };
             let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, client.entry.id, from, end).await {
+            match self.part(hub, client.origin(), from, end).await {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}
@@ -264,7 +264,13 @@ impl Run {
     }
 
     /// Runs what goes to the data path of the steps from `from` to before `end`.
-    async fn part(&mut self, hub: &Hub, client: u64, from: usize, end: usize) -> Result<(), Reply> {
+    async fn part(
+        &mut self,
+        hub: &Hub,
+        origin: Origin,
+        from: usize,
+        end: usize,
+    ) -> Result<(), Reply> {
         let of_class = |index: &usize, classes: &[Class]| {
             classes.contains(&self.steps[*index].call.command.class)
         };
@@ -284,7 +290,7 @@ impl Run {
         if !unit.is_empty() || !self.watched.is_empty() {
             let steps = unit.iter().map(|index| self.steps[*index].clone());
             let watched = std::mem::take(&mut self.watched);
-            let replies = hub.flow.transact(steps.collect(), watched, client).await?;
+            let replies = hub.flow.transact(steps.collect(), watched, origin).await?;
             // A watched key has changed.
             let replies = replies.ok_or(Reply::NullArray)?;
             for (index, reply) in unit.iter().zip(replies) {

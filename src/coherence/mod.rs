@@ -27,5 +27,5 @@ pub use loader::Loader;
 pub use read::Reads;
 pub use refusal::Refusal;
 pub use sweep::purge_forever;
-pub use unit::{Answer, Seen, Step, Unit};
+pub use unit::{Acknowledge, Answer, Seen, Step, Unit};
 pub use waiting::{Ticket, Waiting};

@@ -215,7 +215,7 @@ impl Reads {
             .zip(looks)
             .map(|((key, found), look)| Applied {
                 key,
-                op: self.op(found, *look == Look::Leased, loaded.now),
+                op: self.op(key, found, *look == Look::Leased, loaded.now),
                 version: found.version,
             })
             .collect();
@@ -269,7 +269,7 @@ impl Reads {
             .zip(&loaded.keys)
             .map(|(key, found)| Applied {
                 key,
-                op: self.op(found, true, loaded.now),
+                op: self.op(key, found, true, loaded.now),
                 version: found.version,
             })
             .collect();
@@ -296,18 +296,24 @@ impl Reads {
         keys.iter().map(request).collect()
     }
 
-    fn op(&self, found: &Loaded, leased: bool, now: UnixMs) -> Op {
+    fn op(&self, key: &Key, found: &Loaded, leased: bool, now: UnixMs) -> Op {
         match &found.content {
             _ if !leased => Op::Observe,
-            Content::Absent => Op::Absent,
+            Content::Absent => self.cache.absent_op(key),
             Content::Value(Value::String(value)) => {
-                self.cache.string_op(value.clone(), found.expires_at, now)
+                self.cache
+                    .string_op(key, value.clone(), found.expires_at, now)
             }
             Content::Value(Value::Collection(whole)) => match replay::rebuild(whole) {
                 Ok(commands) => {
                     let expires_at = found.expires_at;
-                    self.cache
-                        .collection_op((Told::Whole, whole.len()), commands, expires_at, now)
+                    self.cache.collection_op(
+                        key,
+                        (Told::Whole, whole.len()),
+                        commands,
+                        expires_at,
+                        now,
+                    )
                 }
                 // Too large for the cache, and so only in part here; or not to be made by commands.
                 Err(_) => Op::Observe,

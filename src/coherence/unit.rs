@@ -16,6 +16,16 @@ pub struct Step {
     pub call: Call,
 }
 
+/// When a unit's client is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// When the cache has confirmed it, too.
+    #[default]
+    Applied,
+    /// When the store has committed it.
+    Committed,
+}
+
 /// Commands that commit together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
@@ -25,6 +35,8 @@ pub struct Unit {
     pub watched: Vec<(Key, Seen)>,
     /// The client that sent them; 0: none.
     pub client: u64,
+    /// When that is answered.
+    pub acknowledge: Acknowledge,
 }
 
 /// What a unit came to: a reply for each step, or nothing was done because a
@@ -49,6 +61,7 @@ impl Unit {
             steps: SmallVec::from_buf([Step { db, call }]),
             watched: Vec::new(),
             client: 0,
+            acknowledge: Acknowledge::Applied,
         }
     }
 

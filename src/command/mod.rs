@@ -5,7 +5,6 @@ pub mod args;
 pub mod docs;
 pub mod flags;
 mod getkeys;
-pub mod glob;
 mod resolve;
 mod table;
 
@@ -16,6 +15,7 @@ pub use table::{EXPIRED, TABLE, lookup};
 
 use bytes::Bytes;
 
+pub use crate::model::glob;
 use crate::model::{Db, Key, Request};
 
 /// Who answers a command, and so which path it takes.

@@ -6,14 +6,16 @@
 
 mod endpoint;
 mod reader;
+mod route;
 mod secret;
 mod setting;
 mod users;
 
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
+pub use route::{Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
-pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat};
+pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Ranged};
 pub use users::Users;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -359,6 +361,8 @@ config! {
     commit: Commit,
     /// When the cache may answer.
     fence: Fence,
+    /// What applies to the keys of a pattern.
+    route: RouteList,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.

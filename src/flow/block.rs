@@ -1,14 +1,20 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
-use super::{Flow, UNIT_BYTES_MAX, oversized};
-use crate::coherence::{Seen, Step, Unit};
+use super::{Flow, Origin, UNIT_BYTES_MAX, oversized};
+use crate::coherence::{Acknowledge, Seen, Step, Unit};
 use crate::command::Class;
 use crate::model::{Key, Reply};
+use crate::routing::{Routes, Verdict};
 
 impl Flow {
     /// The keys as they are now, for [`transact`](Self::transact); an error reply
     /// if that cannot be told. No read after this shows anything older.
     pub async fn watch(&self, mut keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Reply> {
+        if let Some(routes) = self.parts.routing.get()
+            && keys.iter().any(|key| routes.is_cache_only(&key.name))
+        {
+            return Err(Reply::error("ERR WATCH is not served for cache-only keys"));
+        }
         keys.sort_unstable();
         keys.dedup();
         let seen = self.parts.reads.watch(keys).await;
@@ -19,7 +25,7 @@ impl Flow {
     /// one unit, if all `watched` keys are as they were seen; one reply each.
     /// `None`: one is not, and nothing was done.
     ///
-    /// `client` is the number of who sent it.
+    /// `origin` is who sent it; the steps have databases of their own.
     ///
     /// A block that only reads is answered from one state, like any other.
     ///
@@ -29,8 +35,24 @@ impl Flow {
         &self,
         steps: Vec<Step>,
         watched: Vec<(Key, Seen)>,
-        client: u64,
+        origin: Origin,
     ) -> Result<Option<Vec<Reply>>, Reply> {
+        let routes = self.parts.routing.get();
+        let acknowledge = match routes.as_deref().map(|routes| judged(routes, &steps)) {
+            Some(Verdict::Refused(refusal)) => return Err(refusal),
+            Some(Verdict::CacheOnly) if !watched.is_empty() => {
+                return Err(Reply::error(
+                    "ERR WATCH does not guard a block over cache-only keys; nothing was done",
+                ));
+            }
+            Some(Verdict::CacheOnly) => {
+                let routes = routes.unwrap_or_default();
+                let replies = self.cache_only_block(&routes, &steps, origin).await;
+                return replies.map(Some);
+            }
+            Some(Verdict::Eventual) => Acknowledge::Committed,
+            Some(Verdict::Atomic) | None => Acknowledge::Applied,
+        };
         if watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
             return replies.map(Some).map_err(|refusal| refusal.reply());
@@ -41,7 +63,8 @@ impl Flow {
         let unit = Unit {
             steps: kept.map(|(step, _)| step).collect(),
             watched,
-            client,
+            client: origin.client,
+            acknowledge,
         };
         if unit.bytes() > UNIT_BYTES_MAX {
             return Err(Reply::error(
@@ -59,6 +82,10 @@ impl Flow {
                 .collect()
         }))
     }
+}
+
+fn judged(routes: &Routes, steps: &[Step]) -> Verdict {
+    routes.judge_block(steps.iter().map(|step| &step.call))
 }
 
 fn only_reads(step: &Step) -> bool {

@@ -76,8 +76,8 @@ pub fn check(taking: &Taking, keys: &[Key], client: u64) -> Unit {
     };
     Unit {
         steps: keys.iter().filter_map(|key| step(name, key)).collect(),
-        watched: Vec::new(),
         client,
+        ..Unit::default()
     }
 }
 
