@@ -60,6 +60,8 @@ fn replies_are_those_of_redis() {
         }
         theirs.ok(&["FLUSHALL"]).unwrap();
         ours.ok(&["FLUSHALL"]).unwrap();
+        // It is emptied, and these keys wait for it.
+        stack.await_cache_in_use().unwrap();
         for line in COMMANDS {
             let words: Vec<&str> = line.split(' ').collect();
             let expected = theirs.call_with_bytes(&words).unwrap();
@@ -107,6 +109,7 @@ fn the_store_never_has_them_and_lists_do_not_show_them() {
     assert_eq!(text(&mut client, "GET c:1"), "v");
     // Whatever empties the cache loses them.
     assert_eq!(text(&mut client, "FLUSHDB"), "OK");
+    stack.await_cache_in_use().unwrap();
     assert_eq!(call(&mut client, "GET c:1"), Value::Null);
 }
 
