@@ -10,7 +10,8 @@ use super::Failure;
 use crate::cache::{CacheError, LastKnown, LinkOptions, OnRecord, Pipe};
 use crate::config::{RedisTransport, RedisUrl};
 use crate::model::{DATABASES, Db, Key, Protocol, Reply, Request, UnixMs};
-use crate::{resp, tls};
+use crate::resp;
+use crate::tls;
 
 /// Until it is connected, and until the next byte of a reply.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

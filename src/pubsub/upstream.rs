@@ -32,6 +32,9 @@ const READ_BYTES: usize = 64 * 1024;
 const PAUSE: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// Looks in a row at which another server is on record, before one is believed to be replaced.
+const STRANGE_MAX: u32 = 2;
+
 /// Who is owed what Redis answers next.
 pub(super) enum Due {
     /// So many confirmations, of a command with this number if somebody waits for it.
@@ -222,13 +225,16 @@ async fn serve(broker: &Broker, link: Link, options: &LinkOptions) -> CacheError
 }
 
 /// Waits until another server is the cache: one that was replaced may live on, where nobody
-/// else meets any more.
+/// else meets any more. One that has just come back is on record a moment later, so the record is asked again.
 async fn replaced(own: &Identity, options: &LinkOptions) -> CacheError {
     let mut tick = tokio::time::interval(options.reply_timeout);
+    let mut strange = 0;
     loop {
         tick.tick().await;
-        if let Err(stranger) = options.on_record.check(own) {
-            return stranger;
+        match options.on_record.check(own) {
+            Ok(()) => strange = 0,
+            Err(_) if strange < STRANGE_MAX => strange += 1,
+            Err(stranger) => return stranger,
         }
     }
 }
