@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::client::Users;
 use crate::config::{Config, ConfigError, Environment};
 use crate::dev::{self, DevOptions};
+use crate::routing::Routes;
 use crate::server::{self, Addresses, ConfigSource, Settings, StopSignal};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -43,8 +44,22 @@ enum Command {
     /// Bring in the keys of another Redis, or of an RDB file; exit code 0: all are here, 1: some
     /// are not, 2: it could not be done
     Import(jobs::ImportOptions),
+    /// Tell what the routes of the configuration mean for a key
+    #[command(subcommand)]
+    Routes(RoutesCommand),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
     Healthcheck(HealthOptions),
+}
+
+#[derive(Subcommand)]
+enum RoutesCommand {
+    /// Say which route a key is under, why, and what happens to it
+    Explain {
+        /// The key
+        key: String,
+        #[command(flatten)]
+        config: ConfigOption,
+    },
 }
 
 #[derive(Args)]
@@ -89,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Dev(options) => run_dev(&options),
         Command::Import(options) => return jobs::exit(jobs::import(&options)),
         Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
+        Command::Routes(RoutesCommand::Explain { key, config }) => explain(&key, &config),
         Command::Healthcheck(options) => check_health(&options),
     };
     match outcome {
@@ -173,6 +189,12 @@ fn run_dev(options: &DevOptions) -> anyhow::Result<()> {
         let mut stop = StopSignal::install()?;
         dev::run(options, config, log, &mut stop).await
     })
+}
+
+fn explain(key: &str, option: &ConfigOption) -> anyhow::Result<()> {
+    let config = option.load(&Config::process_environment())?;
+    print!("{}", Routes::explain(&config, key));
+    Ok(())
 }
 
 /// Asks by plain HTTP/1.0, so that the container needs no other program.

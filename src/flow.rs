@@ -9,10 +9,12 @@
 //! - The commands of a MULTI block are one unit (`flow/block.rs`).
 
 mod block;
+mod cache_only;
 mod certain;
 mod companion;
 mod functions;
 mod read;
+mod routed;
 mod scripts;
 mod waits;
 
@@ -22,19 +24,20 @@ use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
 use crate::acl::User;
-use crate::cache::{Cache, RESERVED_PREFIX};
+use crate::cache::{self, Cache};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit, Waiting,
-    expire_forever, forget_forever, purge_forever,
+    Acknowledge, Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit,
+    Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::Config;
+use crate::config::{Config, RouteList};
 use crate::engine;
 use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
 use crate::resp;
+use crate::routing::{Routing, Verdict};
 use crate::script::Pool;
 use crate::store::{self, Store};
 
@@ -113,6 +116,7 @@ struct Parts {
     asides: Asides,
     scripts: Arc<Scripts>,
     broker: Arc<Broker>,
+    routing: Arc<Routing>,
     /// Ends the broker's connection with the flow.
     _broker_task: pubsub::Task,
     units_max: usize,
@@ -123,7 +127,9 @@ impl Flow {
     /// or, if it is away, starts without it.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let store = Arc::new(Store::new(&config.postgres)?);
-        let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+        let routing = Arc::new(Routing::new(&config.route));
+        let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
+        let cache = Arc::new(cache);
         store::migrate(&store).await?;
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
@@ -180,6 +186,7 @@ impl Flow {
             asides,
             scripts,
             broker,
+            routing,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
         };
@@ -193,6 +200,7 @@ impl Flow {
         for task in &self.parts.background {
             task.abort();
         }
+        self.parts.lane.settle().await;
         let task = self
             .parts
             .fence_task
@@ -211,6 +219,26 @@ impl Flow {
     /// Reads start after the writes before them were answered, and so do
     /// writes after reads: a connection sees its own writes, and none early.
     pub async fn run(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
+        match self.parts.routing.get() {
+            None => self.run_managed(origin, calls, &[], out).await,
+            Some(routes) => Box::pin(self.run_routed(&routes, origin, calls, out)).await,
+        }
+    }
+
+    /// Puts other routes into force.
+    pub fn set_routes(&self, list: &RouteList) {
+        self.parts.routing.set(list);
+    }
+
+    /// Runs calls whose keys the store has. `verdicts` says how each is to be done; without,
+    /// all are atomic.
+    async fn run_managed(
+        &self,
+        origin: &Origin,
+        calls: &[Call],
+        verdicts: &[Verdict],
+        out: &mut BytesMut,
+    ) {
         let mut rest = calls;
         while let Some(first) = rest.first() {
             let group = Group::of(first);
@@ -222,7 +250,11 @@ impl Flow {
             rest = after;
             match group {
                 Group::Reads => self.read(origin, run, out).await,
-                Group::Writes => self.write(origin, run, out).await,
+                Group::Writes => {
+                    let from = calls.len() - after.len() - run.len();
+                    let verdicts = verdicts.get(from..from + run.len());
+                    self.write(origin, run, verdicts, out).await;
+                }
                 // Boxed, because a connection that runs none must not hold the room for one.
                 Group::Scripts => Box::pin(self.scripts(origin, run, out)).await,
                 Group::Uncached => {
@@ -243,6 +275,11 @@ impl Flow {
     /// Runs a command over all keys of `db` or of all databases (the classes
     /// `Keyspace` and `Flush`).
     pub async fn whole(&self, call: &Call, db: Db) -> Reply {
+        if let Some(routes) = self.parts.routing.get()
+            && let Verdict::Refused(refusal) = routes.judge(call)
+        {
+            return refusal;
+        }
         match call.command.class {
             Class::Flush => {
                 let reply = self.parts.keyspace.flush(call, db).await;
@@ -255,14 +292,30 @@ impl Flow {
         }
     }
 
-    async fn write(&self, origin: &Origin, calls: &[Call], out: &mut BytesMut) {
+    async fn write(
+        &self,
+        origin: &Origin,
+        calls: &[Call],
+        verdicts: Option<&[Verdict]>,
+        out: &mut BytesMut,
+    ) {
+        let is_eventual = |verdicts: &[Verdict]| verdicts.iter().all(|v| *v == Verdict::Eventual);
+        let acknowledge = match verdicts {
+            // Of a pipeline the strictest, since its writes are answered together.
+            Some(verdicts) if is_eventual(verdicts) => Acknowledge::Committed,
+            _ => Acknowledge::Applied,
+        };
         for chunk in calls.chunks(self.parts.units_max) {
             let refusals: Vec<Option<Reply>> = chunk.iter().map(oversized).collect();
             let units: Vec<Unit> = chunk
                 .iter()
                 .zip(&refusals)
                 .filter(|(_, refusal)| refusal.is_none())
-                .map(|(call, _)| Unit::single(origin.db, call.clone()).by(origin.client))
+                .map(|(call, _)| {
+                    Unit::single(origin.db, call.clone())
+                        .by(origin.client)
+                        .acknowledged(acknowledge)
+                })
                 .collect();
             let count = units.len();
             let replies = match self.parts.lane.submit(units).await {
@@ -323,7 +376,7 @@ impl Group {
     fn of(call: &Call) -> Self {
         match call.command.class {
             Class::Read | Class::Expiry => {
-                let reserved = |index| call.request.arg(index).starts_with(RESERVED_PREFIX);
+                let reserved = |index| cache::is_reserved(call.request.arg(index));
                 if call.key_indices().any(reserved) || engine::is_for_the_store(call) {
                     Self::Uncached
                 } else {

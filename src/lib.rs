@@ -32,6 +32,8 @@ pub mod script;
 pub mod engine;
 
 pub mod acl;
+pub mod routing;
+
 pub mod command;
 
 pub mod resp;

@@ -4,6 +4,7 @@
 
 mod collection;
 mod events;
+pub mod glob;
 mod known;
 mod number;
 mod range;

@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::admin::Admin;
 use crate::cache::Cache;
 use crate::client::{Hub, Users};
-use crate::config::{Config, Environment, Runtime, TakesEffect};
+use crate::config::{Config, Environment, Route, RouteList, Runtime, Strategy, TakesEffect};
 use crate::flow::Flow;
 use crate::net::Listener;
 use crate::pubsub::Broker;
@@ -140,6 +140,7 @@ pub async fn run(
     reconcile_in_background(&settings.config, &mut background)?;
     let broker = Arc::clone(started.flow.broker());
     background.spawn(follow_event_classes(sender.subscribe(), broker));
+    background.spawn(follow_routes(sender.subscribe(), started.flow.clone()));
     if let Some(source) = settings.source {
         // Before anybody is told that the server is up: unhandled, SIGHUP would end it.
         let hangup = signal(SignalKind::hangup())?;
@@ -171,7 +172,7 @@ pub async fn run(
 fn reconcile_in_background(config: &Config, background: &mut JoinSet<()>) -> anyhow::Result<()> {
     if !config.reconcile.interval.is_zero() {
         let store = Arc::new(Store::new(&config.postgres)?);
-        let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+        let cache = Arc::new(Cache::new(&config.redis, &config.cache, Arc::default())?);
         background.spawn(reconcile_forever(store, cache, config.reconcile.clone()));
     }
     Ok(())
@@ -293,6 +294,48 @@ async fn follow_event_classes(mut config: watch::Receiver<Arc<Config>>, broker: 
     }
 }
 
+/// Puts other routes into force.
+async fn follow_routes(mut config: watch::Receiver<Arc<Config>>, flow: Flow) {
+    let mut known = config.borrow().route.clone();
+    while config.changed().await.is_ok() {
+        let new = config.borrow_and_update().route.clone();
+        if new != known {
+            flow.set_routes(&new);
+            tracing::info!(routes = new.len(), "routes in force");
+            known = new;
+        }
+    }
+}
+
+/// Whether `new` may replace the routes `old` while data are in use under them.
+///
+/// Between `atomic`, `eventual` and `read-only` any change may: what is under way ends as it
+/// began, and the cache is told of it in the same way. Keys that only the cache has would
+/// be out of sight, and so lost, under another strategy.
+fn may_replace(old: &RouteList, new: &RouteList) -> bool {
+    if let Some(route) = old.abandons(new) {
+        tracing::error!(
+            route = %route.pattern,
+            "routes not reloaded, the old ones stay in force: keys of this cache-only route exist \
+             only in the cache and might get another strategy, which would lose them; delete them \
+             and restart to do so"
+        );
+        return false;
+    }
+    let is_new = |route: &&Route| {
+        let mut before = old.iter().filter(|o| o.strategy == Strategy::CacheOnly);
+        route.strategy == Strategy::CacheOnly && before.all(|o| o.pattern != route.pattern)
+    };
+    for route in new.iter().filter(is_new) {
+        tracing::warn!(
+            route = %route.pattern,
+            "this route is cache-only now: keys that it matches and that are in PostgreSQL stay \
+             there, and are not seen while it is"
+        );
+    }
+    true
+}
+
 /// How often the configuration file is looked at.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -328,11 +371,14 @@ fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
 
 /// Takes over what can be changed while serving. A file with mistakes changes nothing.
 fn reload(source: &ConfigSource, current: &watch::Sender<Arc<Config>>, log: &LogControl) {
-    let new = match Config::load(&source.path, &source.environment) {
+    let mut new = match Config::load(&source.path, &source.environment) {
         Ok(new) => new,
         Err(error) => return tracing::error!(%error, "not reloaded"),
     };
     let old = current.borrow().clone();
+    if old.route != new.route && !may_replace(&old.route, &new.route) {
+        new.route.clone_from(&old.route);
+    }
     let differences = old.differences(&new);
     if differences.is_empty() {
         return tracing::info!("reloaded: nothing has changed");

@@ -33,6 +33,11 @@ pub const FILLS: &str = "freshet_fills_total";
 /// Reads that wait for the store.
 pub const LOADS_WAITING: &str = "freshet_loads_waiting";
 
+/// Keys of commands by `route` (its pattern), `strategy` and `access` (`read`, `write`, `refused`).
+pub const ROUTE_KEYS: &str = "freshet_route_keys_total";
+/// Time from a COMMIT to the cache's confirmation, of batches with units of `eventual` routes.
+pub const EVENTUAL_LAG: &str = "freshet_eventual_lag_seconds";
+
 /// Units by `outcome` (`committed`, `refused`, `unknown`).
 pub const UNITS: &str = "freshet_units_total";
 /// Units in one transaction.
@@ -137,6 +142,8 @@ fn describe() {
     describe_counter!(READS, "Reads of keys by outcome (hit, absent_hit, miss, bypass)");
     describe_counter!(FILLS, "Fills of the cache by outcome (done, refused, failed)");
     describe_counter!(UNITS, "Units of writing by outcome (committed, refused, unknown)");
+    describe_counter!(ROUTE_KEYS, "Keys of commands by route (its pattern), strategy and access (read, write, refused)");
+    describe_histogram!(EVENTUAL_LAG, Unit::Seconds, "Time from a COMMIT to the cache's confirmation, of batches with units of eventual routes");
     describe_histogram!(BATCH_UNITS, "Units in one transaction");
     describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of requests in one transaction");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time that COMMIT took");

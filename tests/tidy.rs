@@ -14,14 +14,15 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net",       &["client", "flow", "pubsub", "command", "resp", "model"]),
     ("client",    &["flow", "pubsub", "acl", "command", "resp", "model"]),
     ("acl",       &["command", "model"]),
-    ("flow",      &["pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
+    ("flow",      &["routing", "pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
-    ("moving",    &["pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]),
+    ("moving",    &["routing", "pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]),
     ("reconcile", &["store", "cache", "engine", "command", "model"]),
     ("coherence", &["store", "cache", "script", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
-    ("cache",     &["resp", "model"]),
-    ("script",    &["engine", "acl", "command", "model"]),
+    ("cache",     &["routing", "resp", "model"]),
+    ("routing",   &["command", "model"]),
+    ("script",    &["routing", "engine", "acl", "command", "model"]),
     ("engine",    &["command", "model"]),
     ("command",   &["model"]),
     ("resp",      &["model"]),

@@ -23,8 +23,20 @@ pub enum Op {
         /// When the native dies, by the cache's clock.
         deadline: UnixMs,
     },
+    /// The same, where the native's life is not that of others: it dies at `deadline`.
+    Lasting {
+        /// The value.
+        value: Bytes,
+        /// When the native dies, by the cache's clock.
+        deadline: UnixMs,
+    },
     /// It does not exist.
     Absent,
+    /// The same, where the mark's life is not that of others.
+    AbsentFor {
+        /// How long the cache remembers that.
+        life_ms: u64,
+    },
     /// Its value is as before and only the expiry is new; the native dies at `deadline`.
     Expiry {
         /// True expiry, by the store's clock.
@@ -235,7 +247,11 @@ fn operation(op: &Op) -> (Cow<'static, str>, Cow<'_, [u8]>) {
             format!("S{} {}", deadline.0, expires_at.0).into(),
             Cow::Borrowed(value),
         ),
+        Op::Lasting { value, deadline } => {
+            (format!("S{} -", deadline.0).into(), Cow::Borrowed(value))
+        }
         Op::Absent => ("D".into(), nothing),
+        Op::AbsentFor { life_ms } => (format!("D{life_ms}").into(), nothing),
         Op::Expiry {
             expires_at: Some(at),
             deadline,

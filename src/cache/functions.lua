@@ -193,8 +193,8 @@ local function run(k, packed)
 end
 
 -- Runs one effect on hidden content. Returns what is hidden after it.
---   S          whole string, no expiry          S<deadline> <expiry>  with one
---   D          deleted                          E<deadline> <expiry>  only the expiry changed
+--   S          whole string, no expiry          S<deadline> <expiry>  with one (or '-')
+--   D          deleted, D<life> remembered so long   E<deadline> <expiry>  only the expiry changed
 --   I          changed, content not told        O                     only seen
 --   B<deadline> <expiry>  made by commands      C<deadline> <expiry>  changed by commands
 -- (R, made in steps before the fill, is brought to `hidden` by the fill.)
@@ -207,7 +207,7 @@ local function effect(hidden, content, expiry, op, version, value, deadline)
   elseif has and v <= has then
     return content, expiry
   elseif kind == 'S' then
-    local ends, true_expiry = match(op, '^S(%d+) (%d+)$')
+    local ends, true_expiry = match(op, '^S(%d+) (%S+)$')
     call('SET', hidden, value, 'PXAT', ends or deadline)
     return version, true_expiry or '-'
   elseif kind == 'D' then
@@ -260,6 +260,7 @@ end
 local function settle(k, companion, hidden, c, id, op, version, value, deadline, absent_ttl)
   local floor, content, expiry, lease, writers = parse(c)
   local others = without(writers, id)
+  absent_ttl = match(op, '^D(%d+)$') or absent_ttl
   floor = higher(floor, version)
   if others then
     content, expiry = effect(hidden, content, expiry, op, version, value, deadline)
@@ -303,9 +304,11 @@ local function apply(keys, args, use)
   local done, count = {}, 0
   for i = 1, #keys do
     local k = keys[i]
-    if found and found[i] == alone and args[3 * i + 3] == 'S' then
+    local op = args[3 * i + 3]
+    local ends = op == 'S' and deadline or match(op, '^S(%d+) %-$')
+    if ends and found and found[i] == alone then
       -- The usual case: one writer, a whole string without expiry.
-      call('SET', k, args[3 * i + 5], 'PXAT', deadline)
+      call('SET', k, args[3 * i + 5], 'PXAT', ends)
       count = count + 1
       done[count] = companions[i]
     else
@@ -317,7 +320,7 @@ local function apply(keys, args, use)
       else
         c = call('GET', companion)
       end
-      settle(k, companion, hidden, c, id, args[3 * i + 3], args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
+      settle(k, companion, hidden, c, id, op, args[3 * i + 4], args[3 * i + 5], deadline, absent_ttl)
     end
   end
   if count > 0 then
@@ -412,7 +415,7 @@ local function fill(keys, args, use)
         call('DEL', k)
         content, expiry = '-', '-'
       end
-      keep(companion, version, content, expiry, '-', '', life(k, content, absent_ttl))
+      keep(companion, version, content, expiry, '-', '', life(k, content, match(op, '^D(%d+)$') or absent_ttl))
     else
       answers[i] = 0
       floor = higher(floor, version)

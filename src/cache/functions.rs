@@ -24,6 +24,7 @@ use super::{
 use crate::clock::{Reading, RemoteClock};
 use crate::config;
 use crate::model::{DATABASES, Db, Generation, Key, Protocol, Reply, Request, UnixMs, Version};
+use crate::routing::Routing;
 use crate::tls;
 
 /// The mark of the generation, in database 0.
@@ -32,9 +33,18 @@ const MARK: &[u8] = b"\0f:gen";
 /// A note of the store's history, in database 0: nothing here is older than what it names.
 const HISTORY: &[u8] = b"\0f:store";
 
-/// Keys that begin so are Freshet's own names in the cache; a client's key
-/// of such a name is served from the store alone.
+/// What is kept in the cache beside its content, and channels between proxies, begin so.
 pub const RESERVED_PREFIX: &[u8] = b"\0f";
+
+/// What stands in the cache before the name of a key that only the cache has. (Without a zero byte:
+/// Redis ends names in its errors there.)
+pub const SOLE_PREFIX: &[u8] = b"\x01f=";
+
+/// Whether this is the form of Freshet's own names in the cache; a client's key of such a name is
+/// served from the store alone.
+pub fn is_reserved(name: &[u8]) -> bool {
+    name.starts_with(RESERVED_PREFIX) || name.starts_with(SOLE_PREFIX)
+}
 
 /// What may be in the cache, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +71,8 @@ pub struct Cache {
     pipes: Vec<Shared>,
     clock: RemoteClock,
     lives: Lives,
+    /// What is otherwise for some keys.
+    routing: Arc<Routing>,
     on_allkeys_eviction: config::AllkeysEviction,
     warned: AtomicBool,
 }
@@ -88,7 +100,11 @@ impl Cache {
     ///
     /// # Errors
     /// If the TLS settings cannot be used.
-    pub fn new(settings: &config::Redis, lives: &config::Cache) -> Result<Self, tls::TlsError> {
+    pub fn new(
+        settings: &config::Redis,
+        lives: &config::Cache,
+        routing: Arc<Routing>,
+    ) -> Result<Self, tls::TlsError> {
         let uses_tls = match &settings.url.transport {
             config::RedisTransport::Tls(_) => true,
             config::RedisTransport::Sentinel(url) => url.uses_tls,
@@ -138,6 +154,7 @@ impl Cache {
             clock: RemoteClock::new(),
             on_allkeys_eviction: lives.on_allkeys_eviction,
             warned: AtomicBool::new(false),
+            routing,
             lives: Lives {
                 native: lives.ttl,
                 absent: lives.absent_ttl,

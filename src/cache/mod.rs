@@ -14,7 +14,8 @@ pub use connection::{Connection, Manager};
 pub use error::CacheError;
 
 pub use functions::{
-    Cache, Companion, Found, Held, Inspected, Lives, Name, Probe, RESERVED_PREFIX,
+    Cache, Companion, Found, Held, Inspected, Lives, Name, Probe, RESERVED_PREFIX, SOLE_PREFIX,
+    is_reserved,
 };
 pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};

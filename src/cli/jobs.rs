@@ -82,7 +82,7 @@ pub(super) fn reconcile(options: &ReconcileOptions) -> anyhow::Result<Outcome> {
     // The cache's pool starts a task.
     let _within = runtime.enter();
     let store = Arc::new(Store::new(&config.postgres)?);
-    let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+    let cache = Arc::new(Cache::new(&config.redis, &config.cache, Arc::default())?);
     let run = Options {
         pattern: options.pattern.clone(),
         rate: options.rate,

@@ -157,6 +157,7 @@ impl Asides {
         let committed = Unit {
             steps: Default::default(),
             watched,
+            acknowledge: unit.acknowledge,
             client: unit.client,
             once: unit.once.clone(),
             scripted: Some(Arc::new(scripted)),

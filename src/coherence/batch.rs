@@ -116,7 +116,7 @@ impl Prepared {
             .iter()
             .map(move |(key, effect, version)| Applied {
                 key,
-                op: op(cache, effect, now),
+                op: op(cache, key, effect, now),
                 version: *version,
             });
         let seen = self.seen.iter().map(|(key, version)| Applied {
@@ -178,14 +178,18 @@ fn do_deeds(deeds: &[Deed], audience: &dyn Audience) {
     }
 }
 
-fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
+fn op(cache: &Cache, key: &Key, effect: &Effect, now: UnixMs) -> Op {
     match effect {
         Effect::Whole(entry) => match &entry.value {
-            Value::String(value) => cache.string_op(value.clone(), entry.expires_at, now),
+            Value::String(value) => cache.string_op(key, value.clone(), entry.expires_at, now),
             Value::Collection(whole) => match replay::rebuild(whole) {
-                Ok(commands) => {
-                    cache.collection_op((Told::Whole, whole.len()), commands, entry.expires_at, now)
-                }
+                Ok(commands) => cache.collection_op(
+                    key,
+                    (Told::Whole, whole.len()),
+                    commands,
+                    entry.expires_at,
+                    now,
+                ),
                 Err(_) => Op::Invalidate,
             },
         },
@@ -193,6 +197,7 @@ fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
             Value::Collection(changed) => {
                 let commands = replay::repeat(changed);
                 cache.collection_op(
+                    key,
                     (Told::Delta, changed.len()),
                     commands,
                     entry.expires_at,
@@ -201,8 +206,8 @@ fn op(cache: &Cache, effect: &Effect, now: UnixMs) -> Op {
             }
             Value::String(_) => Op::Invalidate,
         },
-        Effect::Delete => Op::Absent,
-        Effect::Expiry(expires_at) => cache.expiry_op(*expires_at, now),
+        Effect::Delete => cache.absent_op(key),
+        Effect::Expiry(expires_at) => cache.expiry_op(key, *expires_at, now),
     }
 }
 

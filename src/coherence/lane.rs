@@ -15,7 +15,7 @@ use super::meters::LaneMeters;
 use super::once::Keeping;
 use super::plan::Wanted;
 use super::worker::Worker;
-use super::{Answer, Audience, Fence, Refusal, Unit, Waiting};
+use super::{Acknowledge, Answer, Audience, Fence, Refusal, Unit, Waiting};
 use crate::cache::Cache;
 use crate::config;
 use crate::model::EventClasses;
@@ -56,6 +56,12 @@ impl Job {
         }
     }
 
+    /// Whether it is answered as soon as it is committed: if all its units may be.
+    pub(super) fn is_eventual(&self) -> bool {
+        let is_eventual = |unit: &Unit| unit.acknowledge == Acknowledge::Committed;
+        self.units.iter().all(is_eventual)
+    }
+
     pub(super) fn answer(self, replies: Result<Vec<Answer>, Refusal>) {
         // A client that has gone does not want its answer.
         let _ = self.answer.send(replies);
@@ -73,6 +79,7 @@ pub struct Lane {
     in_flight: Arc<AtomicUsize>,
     audience: Arc<dyn Audience>,
     waiting: Arc<Waiting>,
+    applies: Arc<Semaphore>,
 }
 
 /// Which batches have been applied, for readers who wait for one.
@@ -133,6 +140,7 @@ impl Lane {
             max_bytes: settings.max_batch_bytes.as_usize(),
             carried: None,
         };
+        let applies = Arc::new(Semaphore::new(APPLIES_MAX));
         let worker = Worker {
             store,
             cache,
@@ -142,7 +150,7 @@ impl Lane {
             waits,
             session: None,
             shared_session,
-            applies: Arc::new(Semaphore::new(APPLIES_MAX)),
+            applies: Arc::clone(&applies),
             progress: Arc::clone(&progress),
             waiting: Arc::clone(&waiting),
             wanted: Wanted::default(),
@@ -163,6 +171,7 @@ impl Lane {
             in_flight,
             audience,
             waiting,
+            applies,
         })
     }
 
@@ -213,6 +222,12 @@ impl Lane {
     /// Those who wait for what is committed here.
     pub(super) fn waiting(&self) -> &Arc<Waiting> {
         &self.waiting
+    }
+
+    /// Waits until the cache has been told of all that was answered.
+    pub async fn settle(&self) {
+        // Fails only if it is closed, which it never is.
+        let _ = self.applies.acquire_many(APPLIES_MAX as u32).await;
     }
 
     /// Units that wait or are worked on.

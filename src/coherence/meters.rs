@@ -59,6 +59,8 @@ pub struct LaneMeters {
     pub commit_seconds: Histogram,
     /// Time from a batch's first step to its replies.
     pub batch_seconds: Histogram,
+    /// Time from a COMMIT to the cache's confirmation, where clients were answered before.
+    pub eventual_lag: Histogram,
     /// Units that wait or are worked on.
     pub depth: Gauge,
 }
@@ -74,6 +76,7 @@ impl LaneMeters {
             batch_bytes: histogram!(telemetry::BATCH_BYTES),
             commit_seconds: histogram!(telemetry::COMMIT_SECONDS),
             batch_seconds: histogram!(telemetry::BATCH_SECONDS),
+            eventual_lag: histogram!(telemetry::EVENTUAL_LAG),
             depth: gauge!(telemetry::LANE_UNITS),
         }
     }

@@ -36,5 +36,5 @@ pub use read::Reads;
 pub use refusal::Refusal;
 pub use scripts::Scripts;
 pub use sweep::{forget_forever, purge_forever};
-pub use unit::{Answer, Seen, Step, Unit};
+pub use unit::{Acknowledge, Answer, Seen, Step, Unit};
 pub use waiting::{Ticket, Waiting};

@@ -8,7 +8,7 @@ use super::lane::Job;
 use super::once::Tokens;
 use super::run::{Runner, is_held};
 use super::{Answer, Refusal, Step, Unit};
-use crate::cache::RESERVED_PREFIX;
+use crate::cache;
 use crate::engine::{self, Need, Needs, Workspace};
 use crate::model::{Effect, Event, EventClasses, Key, UnixMs, Version};
 use crate::script::Deed;
@@ -308,5 +308,5 @@ fn held<'a>(
 }
 
 pub(super) fn is_reserved(key: &Key) -> bool {
-    key.name.starts_with(RESERVED_PREFIX)
+    cache::is_reserved(&key.name)
 }

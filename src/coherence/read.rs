@@ -14,8 +14,9 @@ use ahash::AHashMap;
 use tokio::sync::watch;
 
 use super::meters::ReadMeters;
+use super::plan::is_reserved;
 use super::{Audience, Fence, Lane, Loader, Phase, Refusal};
-use crate::cache::{Applied, Cache, CacheError, Fill, Look, Op, RESERVED_PREFIX, Told};
+use crate::cache::{Applied, Cache, CacheError, Fill, Look, Op, Told};
 use crate::command::{Call, Class};
 use crate::engine::{self, Content, Loaded, Need, Workspace, replay};
 use crate::fault::{self, Point};
@@ -231,7 +232,7 @@ impl Reads {
             .zip(looks)
             .map(|((key, found), look)| Applied {
                 key,
-                op: self.op(found, *look == Look::Leased, loaded.clock.latest_now()),
+                op: self.op(key, found, *look == Look::Leased, loaded.clock.latest_now()),
                 version: found.version,
             })
             .collect();
@@ -298,7 +299,7 @@ impl Reads {
             .zip(&loaded.keys)
             .map(|(key, found)| Applied {
                 key,
-                op: self.op(found, true, loaded.clock.latest_now()),
+                op: self.op(key, found, true, loaded.clock.latest_now()),
                 version: found.version,
             })
             .collect();
@@ -325,18 +326,24 @@ impl Reads {
         keys.iter().map(request).collect()
     }
 
-    fn op(&self, found: &Loaded, leased: bool, now: UnixMs) -> Op {
+    fn op(&self, key: &Key, found: &Loaded, leased: bool, now: UnixMs) -> Op {
         match &found.content {
             _ if !leased => Op::Observe,
-            Content::Absent => Op::Absent,
+            Content::Absent => self.cache.absent_op(key),
             Content::Value(Value::String(value)) => {
-                self.cache.string_op(value.clone(), found.expires_at, now)
+                self.cache
+                    .string_op(key, value.clone(), found.expires_at, now)
             }
             Content::Value(Value::Collection(whole)) => match replay::rebuild(whole) {
                 Ok(commands) => {
                     let expires_at = found.expires_at;
-                    self.cache
-                        .collection_op((Told::Whole, whole.len()), commands, expires_at, now)
+                    self.cache.collection_op(
+                        key,
+                        (Told::Whole, whole.len()),
+                        commands,
+                        expires_at,
+                        now,
+                    )
                 }
                 // Too large for the cache, and so only in part here; or not to be made by commands.
                 Err(_) => Op::Observe,
@@ -374,10 +381,6 @@ fn absent(count: usize) -> Vec<Loaded> {
         };
         count
     ]
-}
-
-fn is_reserved(key: &Key) -> bool {
-    key.name.starts_with(RESERVED_PREFIX)
 }
 
 fn any_reserved(keys: &[Key]) -> bool {

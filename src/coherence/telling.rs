@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metrics::Histogram;
+
 use super::batch::Prepared;
 use super::lane::{Job, Progress};
-use super::{Fence, Phase, Refusal, Waiting};
+use super::{Answer, Fence, Phase, Refusal, Waiting};
 use crate::cache::Cache;
 use crate::fault::{self, Point};
 use crate::model::Version;
@@ -52,21 +54,49 @@ pub(super) struct Telling {
     pub(super) fence: Arc<Fence>,
     pub(super) progress: Arc<Progress>,
     pub(super) waiting: Arc<Waiting>,
+    /// Time until the cache knows of what was answered before.
+    pub(super) eventual_lag: Histogram,
+}
+
+/// Answers the jobs that need not wait for the cache. Those left, with their replies;
+/// and whether any was answered.
+///
+/// Their keys are hidden until the apply, so nobody is shown the old value meanwhile.
+fn answer_early(prepared: &mut Prepared, jobs: Vec<Job>) -> (Vec<(Job, Vec<Answer>)>, bool) {
+    let mut replies = std::mem::take(&mut prepared.replies).into_iter();
+    let mut later = Vec::with_capacity(jobs.len());
+    let count = jobs.len();
+    for job in jobs {
+        let own = replies.by_ref().take(job.units.len()).collect();
+        if job.is_eventual() {
+            job.answer(Ok(own));
+        } else {
+            later.push((job, own));
+        }
+    }
+    let has_early = later.len() < count;
+    (later, has_early)
 }
 
 impl Telling {
     /// Tells the cache, then those whose jobs these are.
-    pub(super) async fn tell_and_answer(&self, prepared: Prepared, jobs: Vec<Job>) {
+    pub(super) async fn tell_and_answer(&self, mut prepared: Prepared, jobs: Vec<Job>) {
         if self.waiting.is_any() {
             self.waiting.note(prepared.written(&jobs).into_iter());
         }
+        let committed = Instant::now();
+        let (later, has_early) = answer_early(&mut prepared, jobs);
         fault::reached(Point::BeforeApply).await;
         let told = self.tell(&prepared).await;
+        if has_early {
+            self.eventual_lag.record(committed.elapsed());
+        }
+        if let (Err(error), true) = (&told, has_early) {
+            tracing::error!(%error, "acknowledged writes of eventual routes are not in the cache");
+        }
         fault::reached(Point::BeforeReply).await;
         self.progress.finish(prepared.number);
-        let mut replies = prepared.replies.into_iter();
-        for job in jobs {
-            let own = replies.by_ref().take(job.units.len()).collect();
+        for (job, own) in later {
             job.answer(told.clone().map(|()| own));
         }
     }

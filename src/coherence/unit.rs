@@ -35,6 +35,16 @@ impl Step {
     }
 }
 
+/// When a unit's client is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledge {
+    /// When the cache has confirmed it, too.
+    #[default]
+    Applied,
+    /// When the store has committed it.
+    Committed,
+}
+
 /// Commands that commit together or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct Unit {
@@ -48,6 +58,8 @@ pub struct Unit {
     pub once: Option<Box<Once>>,
     /// More of one that runs scripts.
     pub(super) scripted: Option<Arc<Scripted>>,
+    /// When that is answered.
+    pub acknowledge: Acknowledge,
 }
 
 /// What is kept of a unit that runs scripts.
@@ -157,6 +169,14 @@ impl Unit {
     /// The same, as sent by that client.
     pub fn by(self, client: u64) -> Self {
         Self { client, ..self }
+    }
+
+    /// The same, answered then.
+    pub fn acknowledged(self, acknowledge: Acknowledge) -> Self {
+        Self {
+            acknowledge,
+            ..self
+        }
     }
 
     /// Whether it came from MULTI and EXEC.

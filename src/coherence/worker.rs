@@ -471,6 +471,7 @@ impl Worker {
             fence: Arc::clone(&self.fence),
             progress: Arc::clone(&self.progress),
             waiting: Arc::clone(&self.waiting),
+            eventual_lag: self.meters.eventual_lag.clone(),
         }
     }
 

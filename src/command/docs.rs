@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::glob::{self, Case};
 use super::{Call, ONCE, args, getkeys};
+use crate::model::glob::{self, Case};
 use crate::model::{Reply, Request};
 
 static TEXT: &[u8] = include_bytes!("reference.resp");

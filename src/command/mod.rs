@@ -5,7 +5,6 @@ pub mod args;
 pub mod docs;
 pub mod flags;
 mod getkeys;
-pub mod glob;
 pub mod once;
 mod resolve;
 mod table;
@@ -18,6 +17,7 @@ pub use table::{EXPIRED, ONCE, TABLE, lookup};
 
 use bytes::Bytes;
 
+pub use crate::model::glob;
 use crate::model::{Db, Key, Request};
 
 /// Who answers a command, and so which path it takes.

@@ -6,14 +6,16 @@
 
 mod endpoint;
 mod reader;
+mod route;
 mod secret;
 mod setting;
 mod users;
 
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
+pub use route::{Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
-pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Setting};
+pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Ranged, Setting};
 pub use users::Users;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -395,6 +397,8 @@ config! {
     fence: Fence,
     /// Comparing cache and store.
     reconcile: Reconcile,
+    /// What applies to the keys of a pattern.
+    route: RouteList,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.

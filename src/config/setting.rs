@@ -114,6 +114,23 @@ impl Setting for Option<PathBuf> {
     }
 }
 
+/// What a route may leave as it is elsewhere.
+macro_rules! optional {
+    ($($type:ty),*) => {$(
+        impl Setting for Option<$type> {
+            fn from_text(text: &str) -> Result<Self, String> {
+                <$type>::from_text(text).map(Some)
+            }
+
+            fn from_toml(value: &DeValue<'_>) -> Result<Self, String> {
+                <$type>::from_toml(value).map(Some)
+            }
+        }
+    )*};
+}
+
+optional!(Duration, ByteSize);
+
 const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
     ("s", 1_000),

@@ -164,3 +164,53 @@ fn differences_say_what_a_reload_can_change() {
     assert_eq!(merged.listen.max_clients, 5);
     assert_eq!(merged.postgres.pool_size, old.postgres.pool_size);
 }
+
+#[test]
+fn all_mistakes_of_routes_are_reported_with_line_and_name() {
+    let source = "[[route]]\nmatch = \"a:*\"\nstrategy = \"atomc\"\nttl = \"0\"\n\n\
+                  [[route]]\nmatch = \"a:b*\"\n\n[[route]]\nstrategy = \"write-behind\"\n\
+                  ttl_jitter = 95\ncolour = 1\n\n[[route]]\nmatch = \"x[\"\n\
+                  [[route]]\nmatch = \"c\"\nstrategy = \"cache-only\"\nfill_limit = \"1MB\"\n\
+                  ttl_jitter = 5\n";
+    let expected = [
+        (3, "route[1].strategy"),
+        (4, "route[1].ttl"),
+        (7, "route[2].match"),
+        (9, "route[3]"),
+        (10, "route[3].strategy"),
+        (11, "route[3].ttl_jitter"),
+        (12, "route[3].colour"),
+        (15, "route[4].match"),
+        (19, "route[5].fill_limit"),
+        (20, "route[5].ttl_jitter"),
+    ];
+    let expected = expected.map(|(line, name)| (Place::Line(line), name.to_owned()));
+    assert_eq!(mistakes(source, &[]), expected);
+    let wrong = mistakes("[route]\nmatch = \"a\"\n", &[]);
+    assert_eq!(wrong, [(Place::Line(1), "route".to_owned())]);
+}
+
+fn routes(source: &str) -> RouteList {
+    Config::parse("", source, &Environment::new())
+        .unwrap()
+        .route
+}
+
+#[test]
+fn a_change_that_takes_keys_from_the_cache_alone_is_known() {
+    const SOLE: &str = "[[route]]\nmatch = \"c:*\"\nstrategy = \"cache-only\"\n";
+    const OTHER: &str = "[[route]]\nmatch = \"o:*\"\nstrategy = \"eventual\"\n";
+    const INSIDE: &str = "[[route]]\nmatch = \"c:x*\"\nstrategy = \"eventual\"\n";
+    let abandons = |old: &str, new: &str| routes(old).abandons(&routes(new)).is_some();
+    assert!(!abandons(SOLE, SOLE));
+    assert!(!abandons(SOLE, &format!("{OTHER}{SOLE}")));
+    assert!(!abandons(OTHER, SOLE));
+    assert!(!abandons(
+        &format!("{INSIDE}{SOLE}"),
+        &format!("{INSIDE}{SOLE}")
+    ));
+    assert!(abandons(SOLE, ""));
+    assert!(abandons(SOLE, OTHER));
+    assert!(abandons(SOLE, &format!("{INSIDE}{SOLE}")));
+    assert!(abandons(SOLE, &SOLE.replace("cache-only", "atomic")));
+}

@@ -1,14 +1,20 @@
 //! MULTI blocks, and the keys that WATCH guards.
 
 use super::{Flow, Origin, UNIT_BYTES_MAX, oversized};
-use crate::coherence::{Answer, Seen, Step, Unit};
+use crate::coherence::{Acknowledge, Answer, Seen, Step, Unit};
 use crate::command::{Class, Token};
 use crate::model::{Key, Reply};
+use crate::routing::{Routes, Verdict};
 
 impl Flow {
     /// The keys as they are now, for [`transact`](Self::transact); an error reply
     /// if that cannot be told. No read after this shows anything older.
     pub async fn watch(&self, mut keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Reply> {
+        if let Some(routes) = self.parts.routing.get()
+            && keys.iter().any(|key| routes.is_cache_only(&key.name))
+        {
+            return Err(Reply::error("ERR WATCH is not served for cache-only keys"));
+        }
         keys.sort_unstable();
         keys.dedup();
         let seen = self.parts.reads.watch(keys).await;
@@ -33,32 +39,28 @@ impl Flow {
         origin: &Origin,
         token: Option<Token>,
     ) -> Result<Option<Vec<Reply>>, Reply> {
+        let routes = self.parts.routing.get();
+        let acknowledge = match routes.as_deref().map(|routes| judged(routes, &steps)) {
+            Some(Verdict::Refused(refusal)) => return Err(refusal),
+            Some(Verdict::CacheOnly) => {
+                if let Some(refusal) = unfit(&watched, token.as_ref()) {
+                    return Err(refusal);
+                }
+                let routes = routes.unwrap_or_default();
+                let replies = self.cache_only_block(&routes, &steps, origin).await;
+                return replies.map(Some);
+            }
+            Some(Verdict::Eventual) => Acknowledge::Committed,
+            Some(Verdict::Atomic) | None => Acknowledge::Applied,
+        };
         if token.is_none() && watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;
             return replies.map(Some).map_err(|refusal| refusal.reply());
         }
-        let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(steps.len());
-        let mut kept = Vec::with_capacity(steps.len());
-        for step in steps {
-            let prepared = match step.call.command.class {
-                Class::Script => {
-                    let user = origin.user.as_ref();
-                    Box::pin(self.prepare(step.db, &step.call, user)).await
-                }
-                _ => oversized(&step.call).map_or(Ok(step), Err),
-            };
-            match prepared {
-                Ok(step) => {
-                    kept.push(step);
-                    refusals.push(None);
-                }
-                // What is kept under the token would be something else than was asked for.
-                Err(refusal) if token.is_some() => return Err(refusal),
-                Err(refusal) => refusals.push(Some(refusal)),
-            }
-        }
+        let (kept, refusals) = self.prepared(steps, origin, token.is_some()).await?;
         let mut unit = Unit::of(kept, token).by(origin.client);
         unit.watched = watched;
+        unit.acknowledge = acknowledge;
         if unit.bytes() > UNIT_BYTES_MAX {
             return Err(Reply::error(
                 "ERR the transaction is longer than 900 MB, which PostgreSQL cannot take at once; \
@@ -77,6 +79,53 @@ impl Flow {
             .map(|refusal| refusal.or_else(|| replies.next()).unwrap_or(Reply::Null));
         Ok(Some(replies.collect()))
     }
+
+    /// The steps that can be run, with their scripts, and of all steps why not; an error if one
+    /// cannot, and the block is made `once`: what is kept then would be something else than was
+    /// asked for.
+    async fn prepared(
+        &self,
+        steps: Vec<Step>,
+        origin: &Origin,
+        once: bool,
+    ) -> Result<(Vec<Step>, Vec<Option<Reply>>), Reply> {
+        let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(steps.len());
+        let mut kept = Vec::with_capacity(steps.len());
+        for step in steps {
+            let prepared = match step.call.command.class {
+                Class::Script => {
+                    let user = origin.user.as_ref();
+                    Box::pin(self.prepare(step.db, &step.call, user)).await
+                }
+                _ => oversized(&step.call).map_or(Ok(step), Err),
+            };
+            match prepared {
+                Ok(step) => {
+                    kept.push(step);
+                    refusals.push(None);
+                }
+                Err(refusal) if once => return Err(refusal),
+                Err(refusal) => refusals.push(Some(refusal)),
+            }
+        }
+        Ok((kept, refusals))
+    }
+}
+
+/// Why a block over cache-only keys cannot be run.
+fn unfit(watched: &[(Key, Seen)], token: Option<&Token>) -> Option<Reply> {
+    if token.is_some() {
+        return Some(Reply::error(
+            "ERR FRESHET.ONCE is not served for cache-only keys; nothing was done",
+        ));
+    }
+    (!watched.is_empty()).then(|| {
+        Reply::error("ERR WATCH does not guard a block over cache-only keys; nothing was done")
+    })
+}
+
+fn judged(routes: &Routes, steps: &[Step]) -> Verdict {
+    routes.judge_block(steps.iter().map(|step| &step.call))
 }
 
 fn only_reads(step: &Step) -> bool {

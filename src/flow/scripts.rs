@@ -74,6 +74,7 @@ impl Flow {
             program,
             access,
             user: user.cloned(),
+            routes: self.parts.routing.get(),
             pool: Arc::clone(scripts.pool()),
             seed: rand::random(),
         }));

@@ -10,6 +10,7 @@ use crate::coherence::{Step, Ticket};
 use crate::command::{Call, resolve};
 use crate::engine;
 use crate::model::{Db, Key, Reply, Request};
+use crate::routing::Verdict;
 
 /// A call that waits; dropping this ends it.
 pub struct Wait {
@@ -46,6 +47,11 @@ impl Flow {
     /// An error reply where it does not come to that.
     pub async fn wait(&self, origin: &Origin, call: &Call) -> Result<Wait, Reply> {
         if let Some(refusal) = oversized(call) {
+            return Err(refusal);
+        }
+        if let Some(routes) = self.parts.routing.get()
+            && let Verdict::Refused(refusal) = routes.judge(call)
+        {
             return Err(refusal);
         }
         let Some(Ok(timeout)) = engine::waits(call) else {

@@ -16,6 +16,7 @@ use crate::config::{ByteSize, Config};
 use crate::engine::{Content, Loaded, Need};
 use crate::model::{Key, Reply, Request, UnixMs};
 use crate::pubsub::{self, Broker};
+use crate::routing::Routing;
 use crate::store::{LoadRequest, Store, StoreError};
 
 /// Lanes, each with a registration of its own. More gave nothing on two cores.
@@ -64,6 +65,7 @@ pub(super) enum Written {
 /// The store and the cache, to be written to.
 pub struct Target {
     store: Arc<Store>,
+    routing: Arc<Routing>,
     lanes: Vec<Arc<Lane>>,
     fences: Vec<FenceTask>,
     _broker: pubsub::Task,
@@ -79,7 +81,9 @@ impl Target {
         config.cache.fill_limit = ByteSize::kb(0);
         config.cache.fill_elements = 0;
         let store = Arc::new(Store::new(&config.postgres)?);
-        let cache = Arc::new(Cache::new(&config.redis, &config.cache)?);
+        let routing = Arc::new(Routing::new(&config.route));
+        let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
+        let cache = Arc::new(cache);
         let events = config.notifications.keyspace_events;
         let (broker, task) = Broker::start(cache.options().clone(), events);
         let audience: Arc<dyn Audience> = broker;
@@ -100,6 +104,7 @@ impl Target {
         }
         Ok(Self {
             store,
+            routing,
             lanes,
             fences,
             _broker: task,
@@ -138,6 +143,11 @@ impl Target {
         }
     }
 
+    fn is_cache_only(&self, key: &Key) -> bool {
+        let routes = self.routing.get();
+        routes.is_some_and(|routes| routes.is_cache_only(&key.name))
+    }
+
     /// Does `writes`; what each came to, in order.
     pub(super) async fn write(&self, writes: Vec<Write>) -> Result<Vec<Written>, Failure> {
         let mut written = vec![Written::Done; writes.len()];
@@ -145,6 +155,11 @@ impl Target {
         for (index, write) in writes.into_iter().enumerate() {
             if write.key.name.len() > KEY_BYTES_MAX {
                 written[index] = Written::Refused("its name is longer than 2600 bytes".to_owned());
+                continue;
+            }
+            if self.is_cache_only(&write.key) {
+                let why = "its route is cache-only: what PostgreSQL holds of it is not seen";
+                written[index] = Written::Refused(why.to_owned());
                 continue;
             }
             match unit(&write) {

@@ -16,6 +16,7 @@ use crate::acl::User;
 use crate::command::Call;
 use crate::engine::{Needs, Workspace};
 use crate::model::{Db, Event, Key, Protocol, Reply, UnixMs};
+use crate::routing::Routes;
 
 /// States that are kept while nobody needs them.
 const IDLE_MAX: usize = 8;
@@ -64,6 +65,8 @@ pub struct Invocation {
     pub access: Access,
     /// Who runs it; nobody is refused nothing.
     pub user: Option<Arc<User>>,
+    /// What each command of it is judged by.
+    pub routes: Option<Arc<Routes>>,
     /// Where a Lua state comes from.
     pub pool: Arc<Pool>,
     /// From what its random numbers come, in every run of it the same.
@@ -168,6 +171,7 @@ impl Invocation {
             now,
             db,
             user: self.user.clone(),
+            routes: self.routes.clone(),
             access: self.access,
             protocol: Protocol::Resp2,
             draw: Draw::new(self.seed),

@@ -12,6 +12,7 @@ use crate::acl::{Denied, User};
 use crate::command::{Call, Class, Command, find, flags};
 use crate::engine::{self, Workspace};
 use crate::model::{Db, Event, KEY_BYTES_MAX, Key, Protocol, Reply, Request, UnixMs};
+use crate::routing::{Routes, Verdict};
 
 /// Whether a script may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub(super) struct Session {
     pub(super) now: UnixMs,
     pub(super) db: Db,
     pub(super) user: Option<Arc<User>>,
+    pub(super) routes: Option<Arc<Routes>>,
     pub(super) access: Access,
     /// What it has asked for with `redis.setresp`.
     pub(super) protocol: Protocol,
@@ -104,7 +106,25 @@ impl Session {
                 "ERR Freshet does not serve '{name}' in scripts; nothing was changed by it"
             ));
         }
+        self.check_route(&call)?;
         Ok(call)
+    }
+
+    /// Refuses what the routes of the call's keys do not allow here.
+    fn check_route(&self, call: &Call) -> Result<(), String> {
+        let Some(routes) = &self.routes else {
+            return Ok(());
+        };
+        match routes.judge(call) {
+            Verdict::Atomic | Verdict::Eventual => Ok(()),
+            Verdict::Refused(Reply::Error(text)) => {
+                Err(String::from_utf8_lossy(&text).into_owned())
+            }
+            Verdict::CacheOnly | Verdict::Refused(_) => Err(
+                "ERR keys of cache-only routes are not served in scripts; nothing was changed by it"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// What the script's user may not do of `call`.

@@ -191,6 +191,16 @@ impl Program {
         Ok(file.write_all(text.as_bytes())?)
     }
 
+    /// Writes `to` in place of `from` in its configuration file, until it is started again.
+    pub fn replace_in_configuration(&self, from: &str, to: &str) -> Result<()> {
+        let text = std::fs::read_to_string(self.configuration())?;
+        ensure!(text.contains(from), "{from:?} is not in the configuration");
+        Ok(std::fs::write(
+            self.configuration(),
+            text.replace(from, to),
+        )?)
+    }
+
     fn is_running(&mut self) -> bool {
         self.running
             .as_mut()

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Cache, CacheError, Call, Function, RESERVED_PREFIX, Repeat};
+use super::{Cache, CacheError, Call, Function, RESERVED_PREFIX, Repeat, SOLE_PREFIX};
 use crate::model::{Db, Generation, Key, Kind, Protocol, Reply, Request, UnixMs, Version};
 use crate::resp;
 
@@ -24,6 +24,7 @@ impl Name {
     /// Which that is.
     pub fn of(name: Bytes) -> Self {
         match name.strip_prefix(RESERVED_PREFIX) {
+            None if name.starts_with(SOLE_PREFIX) => Self::Internal,
             None => Self::Native(name),
             Some([b'C', ..]) => Self::Companion(name.slice(RESERVED_PREFIX.len() + 1..)),
             Some([b'c', b'{', .., b'}']) => {

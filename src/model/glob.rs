@@ -41,6 +41,53 @@ pub fn matches(pattern: &[u8], text: &[u8], case: Case) -> bool {
     }
 }
 
+/// A pattern's literal beginning, without the backslashes in it, and the rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Literal<'a> {
+    /// What every text that matches begins with.
+    pub text: Vec<u8>,
+    /// The pattern of what follows; empty if nothing may.
+    pub rest: &'a [u8],
+}
+
+/// Divides `pattern` behind its literal beginning.
+pub fn literal_prefix(pattern: &[u8]) -> Literal<'_> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = pattern.get(at) {
+        match (byte, pattern.get(at + 1)) {
+            (b'*' | b'?' | b'[', _) => break,
+            (b'\\', Some(&escaped)) => {
+                text.push(escaped);
+                at += 2;
+            }
+            _ => {
+                text.push(byte);
+                at += 1;
+            }
+        }
+    }
+    let rest = &pattern[at..];
+    Literal { text, rest }
+}
+
+/// Whether every `[` of `pattern` is closed, and something stands behind every `\`.
+pub fn is_complete(pattern: &[u8]) -> bool {
+    let mut is_class = false;
+    let mut at = 0;
+    while let Some(&byte) = pattern.get(at) {
+        match byte {
+            b'\\' if at + 1 == pattern.len() => return false,
+            b'\\' => at += 1,
+            b'[' => is_class = true,
+            b']' => is_class = false,
+            _ => {}
+        }
+        at += 1;
+    }
+    !is_class
+}
+
 /// Matches one byte against the first element of `pattern`, which is not
 /// empty; the element's length if it matched.
 fn match_one(pattern: &[u8], byte: u8, case: Case) -> Option<usize> {
@@ -132,6 +179,19 @@ mod tests {
         }
         assert!(matches(b"GE[S-U]", b"get", Case::Insensitive));
         assert!(!matches(b"GET", b"get", Case::Sensitive));
+    }
+
+    #[test]
+    fn a_pattern_is_divided_behind_its_literal_beginning() {
+        let divided = |pattern: &'static str| {
+            let found = literal_prefix(pattern.as_bytes());
+            (String::from_utf8(found.text).unwrap(), found.rest)
+        };
+        assert_eq!(divided("user:*"), ("user:".into(), &b"*"[..]));
+        assert_eq!(divided("a\\*b?c"), ("a*b".into(), &b"?c"[..]));
+        assert_eq!(divided("plain"), ("plain".into(), &b""[..]));
+        assert!(is_complete(b"a[b\\]c]*") && is_complete(b"]"));
+        assert!(!is_complete(b"a[bc") && !is_complete(b"a\\"));
     }
 
     #[test]

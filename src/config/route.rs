@@ -1,0 +1,292 @@
+//! `[[route]]`: what applies to the keys of a pattern.
+
+use std::fmt;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::reader::{Place, Reader};
+use super::setting::{self, ByteSize, Setting};
+use super::{Difference, TakesEffect, hours, secs};
+use crate::model::glob;
+
+/// Routes at most: each has labels of its own in the metrics.
+const ROUTES_MAX: usize = 256;
+
+/// Bytes of a pattern at most.
+const PATTERN_BYTES_MAX: usize = 1024;
+
+/// Per cent of a life that jitter may take away at most.
+const JITTER_MAX: u16 = 90;
+
+/// What happens to the writes and reads of a route's keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// Acknowledged when the store has committed and the cache has confirmed.
+    #[default]
+    Atomic,
+    /// Acknowledged when the store has committed; the cache is told in the background.
+    Eventual,
+    /// Kept by the cache alone.
+    CacheOnly,
+    /// Not written by clients.
+    ReadOnly,
+}
+
+impl Strategy {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Atomic => "atomic",
+            Self::Eventual => "eventual",
+            Self::CacheOnly => "cache-only",
+            Self::ReadOnly => "read-only",
+        }
+    }
+}
+
+impl Setting for Strategy {
+    fn from_text(text: &str) -> Result<Self, String> {
+        const THERE_ARE: &str = "atomic, eventual, cache-only, read-only";
+        match text {
+            "atomic" => Ok(Self::Atomic),
+            "eventual" => Ok(Self::Eventual),
+            "cache-only" => Ok(Self::CacheOnly),
+            "read-only" => Ok(Self::ReadOnly),
+            "write-behind" | "cdc" => Err(format!(
+                "`{text}` is not built yet in this version; there are {THERE_ARE}"
+            )),
+            _ => Err(format!("must be one of {THERE_ARE}, not `{text}`")),
+        }
+    }
+}
+
+/// A pattern of keys, as Redis's `KEYS` reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pattern(String);
+
+impl Pattern {
+    /// The pattern written so.
+    ///
+    /// # Errors
+    /// It is empty, too long or not complete.
+    pub fn new(text: &str) -> Result<Self, String> {
+        Self::from_text(text)
+    }
+
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether no key that `other` matches can be left for `other` behind this one.
+    /// (It may be so where this says no.)
+    fn covers(&self, other: &Self) -> bool {
+        let mine = glob::literal_prefix(self.0.as_bytes());
+        let theirs = glob::literal_prefix(other.0.as_bytes());
+        !other.0.is_empty()
+            && (self == other || mine.rest == b"*" && theirs.text.starts_with(&mine.text))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Setting for Pattern {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("must not be empty: \"*\" matches every key".to_owned());
+        }
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(format!("must not be longer than {PATTERN_BYTES_MAX} bytes"));
+        }
+        if !glob::is_complete(text.as_bytes()) {
+            return Err(format!(
+                "must close its [ and have a character behind its last \\, unlike `{text}`"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A rule for the keys of a pattern. What is `None` is as for keys without a route.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Route {
+    /// The line on which it begins.
+    pub line: usize,
+    /// The keys that it is for, unless a route before matches them.
+    pub pattern: Pattern,
+    /// What happens to them.
+    pub strategy: Strategy,
+    /// The longest life in the cache; of keys that only the cache has, the life of those that
+    /// were given none.
+    pub ttl: Option<Duration>,
+    /// Per cent by which that life is shortened at random at most.
+    pub ttl_jitter: u16,
+    /// How long the cache remembers that a key does not exist.
+    pub absent_ttl: Option<Duration>,
+    /// Longer values are not kept in the cache.
+    pub fill_limit: Option<ByteSize>,
+}
+
+/// All routes, in the order in which they are tried.
+#[derive(Clone, Debug, Default)]
+pub struct RouteList(Vec<Route>);
+
+/// By what they say, wherever it stands.
+impl PartialEq for RouteList {
+    fn eq(&self, other: &Self) -> bool {
+        let unplaced = |route: &Route| Route {
+            line: 0,
+            ..route.clone()
+        };
+        self.0.len() == other.0.len()
+            && self
+                .0
+                .iter()
+                .zip(&other.0)
+                .all(|(one, two)| unplaced(one) == unplaced(two))
+    }
+}
+
+impl FromIterator<Route> for RouteList {
+    fn from_iter<T: IntoIterator<Item = Route>>(routes: T) -> Self {
+        Self(routes.into_iter().collect())
+    }
+}
+
+impl std::ops::Deref for RouteList {
+    type Target = [Route];
+
+    fn deref(&self) -> &[Route] {
+        &self.0
+    }
+}
+
+impl RouteList {
+    pub(super) const SECTION: &'static str = "route";
+
+    #[cfg(test)]
+    pub(super) const NAMES: &'static [&'static str] = &[];
+
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) {
+        let tables = reader.tables(Self::SECTION);
+        let count = tables.len();
+        if count > ROUTES_MAX {
+            let text = format!("may be there {ROUTES_MAX} times, not {count}");
+            return reader.report_setting(Self::SECTION, text);
+        }
+        for (index, (line, table)) in tables.into_iter().enumerate() {
+            self.0.push(read_route(reader, index, line, table));
+        }
+        for (index, route) in self.0.iter().enumerate() {
+            let covers = |earlier: &Route| earlier.pattern.covers(&route.pattern);
+            if let Some(before) = self.0[..index].iter().position(covers) {
+                let (name, before) = (name(index), name(before));
+                let text = format!("is never reached: {before} matches the same keys before it");
+                reader.report_setting(&format!("{name}.match"), text);
+            }
+        }
+    }
+
+    pub(super) fn differences(&self, new: &Self, found: &mut Vec<Difference>) {
+        if self != new {
+            found.push(Difference {
+                section: Self::SECTION,
+                name: "match",
+                takes_effect: TakesEffect::Live,
+            });
+        }
+    }
+
+    pub(super) fn take_live(&mut self, new: &Self) {
+        self.clone_from(new);
+    }
+
+    /// The first route of `self` whose keys `new` might take out of the cache's sole
+    /// care, which would lose sight of them. `None`: none does for certain.
+    pub fn abandons(&self, new: &Self) -> Option<&Route> {
+        self.0.iter().enumerate().find_map(|(index, old)| {
+            (old.strategy == Strategy::CacheOnly && !new.keeps(old, &self.0[..index]))
+                .then_some(old)
+        })
+    }
+
+    /// Whether the keys of the cache-only route `old`, which came behind `before`, are still
+    /// those of a cache-only route.
+    fn keeps(&self, old: &Route, before: &[Route]) -> bool {
+        for route in &self.0 {
+            let is_same_strategy = route.strategy == Strategy::CacheOnly;
+            if route.pattern == old.pattern {
+                return is_same_strategy;
+            }
+            // What this one takes must have been out of reach of `old` before.
+            let was_before = || before.iter().any(|other| other.pattern == route.pattern);
+            if !is_same_strategy && !was_before() && route.pattern.meets(&old.pattern) {
+                return false;
+            }
+        }
+        false
+    }
+}
+
+impl Pattern {
+    /// Whether both may match the same key: not if their literal beginnings differ.
+    fn meets(&self, other: &Self) -> bool {
+        let mine = glob::literal_prefix(self.0.as_bytes()).text;
+        let theirs = glob::literal_prefix(other.0.as_bytes()).text;
+        let length = mine.len().min(theirs.len());
+        mine[..length] == theirs[..length]
+    }
+}
+
+/// As mistakes name it; routes are counted from 1.
+fn name(index: usize) -> String {
+    format!("route[{}]", index + 1)
+}
+
+fn read_route<'s>(reader: &mut Reader<'s>, index: usize, line: usize, table: DeTable<'s>) -> Route {
+    let name = name(index);
+    let mut route = Route {
+        line,
+        ..Route::default()
+    };
+    let within = |life: &Option<Duration>, most| {
+        life.map_or(Ok(()), |life| setting::within(&life, &(secs(1)..=most)))
+    };
+    let mut section = reader.open(name.clone(), table);
+    section.read("match", &mut route.pattern, |_| Ok(()));
+    section.read("strategy", &mut route.strategy, |_| Ok(()));
+    section.read("ttl", &mut route.ttl, |ttl| within(ttl, hours(24 * 30)));
+    section.read("ttl_jitter", &mut route.ttl_jitter, |jitter| {
+        setting::within(jitter, &(0..=JITTER_MAX))
+    });
+    section.read("absent_ttl", &mut route.absent_ttl, |ttl| {
+        within(ttl, hours(24))
+    });
+    section.read("fill_limit", &mut route.fill_limit, |limit| {
+        let range = ByteSize::kb(1)..=ByteSize::mb(512);
+        limit.map_or(Ok(()), |limit| setting::within(&limit, &range))
+    });
+    section.finish();
+    if !reader.is_written(&format!("{name}.match")) {
+        let text = "needs a setting `match`: the pattern of its keys".to_owned();
+        reader.report(Place::Line(line), &name, text);
+    }
+    if route.strategy == Strategy::CacheOnly {
+        for setting in ["absent_ttl", "fill_limit"].map(|word| format!("{name}.{word}")) {
+            if reader.is_written(&setting) {
+                let text = "means nothing for cache-only keys: they are not in PostgreSQL";
+                reader.report_setting(&setting, text);
+            }
+        }
+        if route.ttl_jitter > 0 && route.ttl.is_none() {
+            let text = "needs ttl beside it: cache-only keys end by themselves only with one";
+            reader.report_setting(&format!("{name}.ttl_jitter"), text);
+        }
+    }
+    route
+}

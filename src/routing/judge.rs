@@ -1,0 +1,287 @@
+//! What the routes of its keys mean for a command.
+
+use smallvec::SmallVec;
+
+use super::{Compiled, Routes};
+use crate::command::{Access, Call, Class, accessed, args, flags};
+use crate::config::Strategy;
+use crate::model::Reply;
+
+/// How a command is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// Through the store, acknowledged when the cache has confirmed.
+    Atomic,
+    /// Through the store, acknowledged when that has committed.
+    Eventual,
+    /// By the cache alone.
+    CacheOnly,
+    /// Not at all.
+    Refused(Reply),
+}
+
+/// The keys of a command: where they stand among its arguments, and whether it may change them.
+type Named = SmallVec<[(usize, bool); 4]>;
+
+impl Routes {
+    /// How `call` is to be done. Counts its keys.
+    pub fn judge(&self, call: &Call) -> Verdict {
+        match call.command.class {
+            Class::Flush => return self.judge_flush(call),
+            Class::Read | Class::Expiry | Class::Write => {}
+            Class::Script => return self.judge_script(call),
+            _ => return Verdict::Atomic,
+        }
+        let named = named(call);
+        let found: SmallVec<[Option<&Compiled>; 4]> = named
+            .iter()
+            .map(|(index, _)| Some(&self.routes[self.place(call.request.arg(*index))?]))
+            .collect();
+        let verdict = decide(call, &named, &found);
+        for ((_, is_written), compiled) in named.iter().zip(&found) {
+            let Some(compiled) = compiled else { continue };
+            let counter = match (&verdict, is_written) {
+                (Verdict::Refused(_), _) => &compiled.refused,
+                (_, true) => &compiled.writes,
+                (_, false) => &compiled.reads,
+            };
+            counter.increment(1);
+        }
+        verdict
+    }
+
+    /// How the commands of a MULTI block are to be done together: as the strictest of them.
+    pub fn judge_block<'a>(&self, calls: impl Iterator<Item = &'a Call>) -> Verdict {
+        let mut together = None;
+        for verdict in calls.map(|call| self.judge(call)) {
+            together = Some(match (together, verdict) {
+                (_, refused @ Verdict::Refused(_)) => return refused,
+                (None, verdict) => verdict,
+                (Some(one), other) if one == other => other,
+                (Some(Verdict::CacheOnly), _) | (_, Verdict::CacheOnly) => {
+                    return Verdict::Refused(Reply::error(
+                        "ERR cache-only keys and others cannot be in one MULTI block: they do not \
+                         commit together; nothing was done",
+                    ));
+                }
+                _ => Verdict::Atomic,
+            });
+        }
+        together.unwrap_or(Verdict::Atomic)
+    }
+
+    /// Whether `key` is kept by the cache alone.
+    pub fn is_cache_only(&self, key: &[u8]) -> bool {
+        let route = self.find(key);
+        route.is_some_and(|route| route.strategy == Strategy::CacheOnly)
+    }
+
+    /// The commands of a script are judged as it calls them; what it declares only if that must
+    /// be refused.
+    fn judge_script(&self, call: &Call) -> Verdict {
+        let keys = call.key_indices().map(|index| call.request.arg(index));
+        let mut found = keys.filter_map(|key| Some(&self.routes[self.place(key)?]));
+        match found.find(|compiled| compiled.route.strategy == Strategy::CacheOnly) {
+            None => Verdict::Atomic,
+            Some(compiled) => {
+                compiled.refused.increment(1);
+                Verdict::Refused(Reply::error(format!(
+                    "ERR {} is not served for keys of the cache-only route `{}`",
+                    call.command.name, compiled.route.pattern
+                )))
+            }
+        }
+    }
+
+    /// `FLUSHALL` and its like change keys that must not be written, too.
+    fn judge_flush(&self, call: &Call) -> Verdict {
+        match self.first(Strategy::ReadOnly) {
+            None => Verdict::Atomic,
+            Some(route) => Verdict::Refused(Reply::error(format!(
+                "READONLY {} would change keys of the read-only route `{}`; nothing was done",
+                call.command.name, route.pattern
+            ))),
+        }
+    }
+}
+
+fn decide(call: &Call, named: &Named, found: &[Option<&Compiled>]) -> Verdict {
+    let strategy =
+        |compiled: &Option<&Compiled>| compiled.map_or(Strategy::Atomic, |c| c.route.strategy);
+    let has = |wanted| found.iter().find(|found| strategy(found) == wanted);
+    if let Some(compiled) = has(Strategy::CacheOnly).copied().flatten() {
+        let pattern = &compiled.route.pattern;
+        if !found.iter().all(|f| strategy(f) == Strategy::CacheOnly) {
+            return Verdict::Refused(Reply::error(format!(
+                "ERR keys of the cache-only route `{pattern}` and others cannot be in one command; \
+                 nothing was done"
+            )));
+        }
+        return match unfit(call) {
+            None => Verdict::CacheOnly,
+            Some(why) => Verdict::Refused(Reply::error(format!(
+                "ERR {} {why} is not served for keys of the cache-only route `{pattern}`",
+                call.command.name
+            ))),
+        };
+    }
+    if call.command.class == Class::Write
+        && has(Strategy::ReadOnly).is_some()
+        && let Some(compiled) = written_read_only(call, named, found)
+    {
+        return Verdict::Refused(Reply::error(format!(
+            "READONLY the route `{}` is read-only; nothing was written",
+            compiled.route.pattern
+        )));
+    }
+    let is_eventual = !found.is_empty() && found.iter().all(|f| strategy(f) == Strategy::Eventual);
+    if is_eventual {
+        Verdict::Eventual
+    } else {
+        Verdict::Atomic
+    }
+}
+
+/// The read-only route of a key that `call` may change.
+fn written_read_only<'a>(
+    call: &Call,
+    named: &Named,
+    found: &[Option<&'a Compiled>],
+) -> Option<&'a Compiled> {
+    let access = accessed(call);
+    let is_written = |index: usize| {
+        let told = access.iter().find(|(at, _)| *at == index);
+        told.is_none_or(|(_, access)| access.includes(Access::WRITE))
+    };
+    let mut keys = named.iter().zip(found);
+    keys.find_map(|((index, _), compiled)| {
+        compiled.filter(|c| c.route.strategy == Strategy::ReadOnly && is_written(*index))
+    })
+}
+
+/// The keys of `call`, those behind keywords (`SORT`'s `STORE`) too.
+pub fn named(call: &Call) -> Named {
+    let may_write = call.command.class == Class::Write;
+    if call.command.name == "SORT" {
+        let all = accessed(call).into_iter();
+        return all
+            .map(|(index, access)| (index, access.includes(Access::WRITE)))
+            .collect();
+    }
+    call.key_indices().map(|index| (index, may_write)).collect()
+}
+
+/// What of `call` cannot be sent to the cache under another name of its keys.
+fn unfit(call: &Call) -> Option<&'static str> {
+    let name = call.command.name;
+    let words = || call.request.args().skip(2);
+    if call.token.is_some() {
+        return Some("under a token");
+    }
+    match name {
+        "SORT" | "SORT_RO" => {
+            let is_pattern = |arg: &[u8]| arg.contains(&b'*');
+            words().any(is_pattern).then_some("with BY or GET")
+        }
+        "XREAD" | "XREADGROUP" => {
+            let options = call.request.args().take(call.streams_word()?);
+            let mut options = options.skip(1);
+            options
+                .any(|arg| args::is_word(arg, "BLOCK"))
+                .then_some("with BLOCK")
+        }
+        _ if call.command.flags.has(flags::BLOCKING) => Some("which may wait"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::resolve;
+    use crate::config::{Config, Environment};
+    use crate::model::Request;
+
+    fn routes() -> Routes {
+        let source = "[[route]]\nmatch = \"e:*\"\nstrategy = \"eventual\"\n\
+                      [[route]]\nmatch = \"c:*\"\nstrategy = \"cache-only\"\n\
+                      [[route]]\nmatch = \"r:*\"\nstrategy = \"read-only\"\n";
+        Routes::new(
+            &Config::parse("", source, &Environment::new())
+                .unwrap()
+                .route,
+        )
+    }
+
+    fn call(line: &str) -> Call {
+        let words: Vec<&str> = line.split(' ').collect();
+        resolve(Request::from_args(&words)).unwrap()
+    }
+
+    #[test]
+    fn a_command_follows_the_strictest_of_its_keys() {
+        let routes = routes();
+        for (line, expected) in [
+            ("SET e:1 v", Verdict::Eventual),
+            ("MSET e:1 v e:2 v", Verdict::Eventual),
+            ("MSET e:1 v a v", Verdict::Atomic),
+            ("SET a v", Verdict::Atomic),
+            ("GET r:1", Verdict::Atomic),
+            ("COPY r:1 a", Verdict::Atomic),
+            ("SORT r:1 STORE a", Verdict::Atomic),
+            ("SET c:1 v", Verdict::CacheOnly),
+            ("SORT c:1 STORE c:2", Verdict::CacheOnly),
+            ("XREAD STREAMS c:1 0", Verdict::CacheOnly),
+        ] {
+            assert_eq!(routes.judge(&call(line)), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let routes = routes();
+        for (line, start) in [
+            ("SET r:1 v", "READONLY the route `r:*`"),
+            ("COPY a r:1", "READONLY"),
+            ("MSET a v r:1 v", "READONLY"),
+            ("SORT a STORE r:1", "READONLY"),
+            ("GEORADIUS a 1 1 1 m STORE r:1", "READONLY"),
+            ("BLPOP r:1 0", "READONLY"),
+            ("FLUSHDB", "READONLY FLUSHDB"),
+            ("MSET a v c:1 v", "ERR keys of the cache-only route `c:*`"),
+            ("SORT a STORE c:1", "ERR keys of the cache-only route"),
+            ("BLPOP c:1 0", "ERR BLPOP which may wait"),
+            ("XREAD BLOCK 5 STREAMS c:1 0", "ERR XREAD with BLOCK"),
+            ("SORT c:1 BY w*", "ERR SORT with BY or GET"),
+            (
+                "EVAL x 2 a c:1",
+                "ERR EVAL is not served for keys of the cache-only",
+            ),
+            ("FRESHET.ONCE t SET c:1 v", "ERR SET under a token"),
+        ] {
+            match routes.judge(&call(line)) {
+                Verdict::Refused(Reply::Error(text)) => {
+                    assert!(text.starts_with(start.as_bytes()), "{line}: {text:?}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_follows_the_strictest_of_its_commands() {
+        let routes = routes();
+        let block = |lines: &[&str]| {
+            let calls: Vec<Call> = lines.iter().map(|line| call(line)).collect();
+            routes.judge_block(calls.iter())
+        };
+        assert_eq!(block(&["SET e:1 v", "GET e:2"]), Verdict::Eventual);
+        assert_eq!(block(&["SET e:1 v", "SET a v"]), Verdict::Atomic);
+        assert_eq!(block(&["SET c:1 v", "GET c:2"]), Verdict::CacheOnly);
+        assert!(matches!(
+            block(&["SET c:1 v", "GET a"]),
+            Verdict::Refused(_)
+        ));
+        assert!(matches!(block(&["GET a", "DEL r:1"]), Verdict::Refused(_)));
+    }
+}

@@ -1,0 +1,42 @@
+//! Keys under `[[route]]`.
+
+mod cache_only;
+mod eventual;
+mod reload;
+
+use std::time::Duration;
+
+use crate::support::{Client, Program, Stack, Value};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Puts these routes into force, behind those that it has.
+fn add_routes(program: &Program, text: &str) {
+    program.append_to_configuration(text).unwrap();
+    program.signal("HUP").unwrap();
+    program.await_log("routes in force", LIMIT).unwrap();
+}
+
+fn stack_with(routes: &str) -> Stack {
+    let stack = Stack::start().unwrap();
+    add_routes(&stack.program, routes);
+    stack
+}
+
+fn call(client: &mut Client, line: &str) -> Value {
+    let words: Vec<&str> = line.split(' ').collect();
+    client.call(&words).unwrap()
+}
+
+fn error(client: &mut Client, line: &str) -> String {
+    let reply = call(client, line);
+    reply
+        .error()
+        .unwrap_or_else(|| panic!("{line}: {reply:?}"))
+        .to_owned()
+}
+
+fn text(client: &mut Client, line: &str) -> String {
+    let reply = call(client, line);
+    reply.text().unwrap_or_else(|| panic!("{line}: {reply:?}"))
+}
