@@ -14,7 +14,7 @@ pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use secret::{Credential, Secret};
 pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Setting};
-pub use users::Users;
+pub use users::{NamedUser, Users};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
