@@ -147,6 +147,7 @@ fn print_addresses(addresses: &Addresses) {
 
 fn check_config(option: &ConfigOption) -> anyhow::Result<()> {
     let config = option.load(&Config::process_environment())?;
+    Users::check(&config.auth).map_err(anyhow::Error::msg)?;
     if let Some(file) = &config.acl.file {
         let users = Users::default().load(file);
         users.map_err(anyhow::Error::msg)?;

@@ -194,6 +194,7 @@ impl Running {
     /// port are found before anything was changed; clients wait in the backlog until all is up.
     async fn start(config: watch::Receiver<Arc<Config>>) -> anyhow::Result<Self> {
         let settings = config.borrow().clone();
+        Users::check(&settings.auth).map_err(anyhow::Error::msg)?;
         let users = Users::default();
         if let Some(file) = &settings.acl.file {
             users.load(file).map_err(anyhow::Error::msg)?;
@@ -375,6 +376,9 @@ fn reload(source: &ConfigSource, current: &watch::Sender<Arc<Config>>, log: &Log
         Ok(new) => new,
         Err(error) => return tracing::error!(%error, "not reloaded"),
     };
+    if let Err(error) = Users::check(&new.auth) {
+        return tracing::error!(%error, "not reloaded");
+    }
     let old = current.borrow().clone();
     if old.route != new.route && !may_replace(&old.route, &new.route) {
         new.route.clone_from(&old.route);

@@ -11,9 +11,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::registry::{Entry, lock};
-use crate::acl::{Denied, Mistake, User, parse_file, write_file};
+use crate::acl::{Denied, Mistake, User, join_selectors, parse_file, write_file};
 use crate::command::Call;
-use crate::config::Auth;
+use crate::config::{Auth, Credential, NamedUser};
 use crate::model::Reply;
 
 /// The user that a client is without saying.
@@ -85,19 +85,42 @@ fn key(name: &[u8]) -> Bytes {
     Bytes::copy_from_slice(name)
 }
 
-/// A user of the configuration: it may do everything.
-fn configured(passwords: &[String]) -> User {
+/// A user that may do everything; without a password, whoever it is.
+fn almighty(password: Option<&Credential>) -> User {
     let mut rules: Vec<Bytes> = ["on", "~*", "&*", "+@all"].map(Bytes::from).into();
-    if passwords.is_empty() {
-        rules.push(Bytes::from("nopass"));
-    }
-    let digests = passwords
-        .iter()
-        .map(|digits| Bytes::from(format!("#{digits}")));
-    rules.extend(digests);
+    rules.push(match password {
+        Some(credential) => Bytes::from(format!("#{}", credential.digits())),
+        None => Bytes::from("nopass"),
+    });
     let mut user = User::default();
     user.apply(&rules).expect("these rules are all known");
     user
+}
+
+/// The user that the configuration describes; what is wrong with its rules.
+fn configured(name: &str, named: &NamedUser) -> Result<User, String> {
+    let Some(text) = &named.rules else {
+        return Ok(almighty(named.password.as_ref()));
+    };
+    let words = text.split_whitespace();
+    let words: Vec<Bytes> = words.map(|word| Bytes::from(word.to_owned())).collect();
+    let rules = join_selectors(&words).map_err(|start| {
+        let start = String::from_utf8_lossy(&start);
+        format!("auth.users: user `{name}` opens a selector at `{start}` that does not end")
+    })?;
+    let digest = named.password.iter();
+    let digest = digest.map(|credential| Bytes::from(format!("#{}", credential.digits())));
+    let all = [Bytes::from("on")].into_iter().chain(rules).chain(digest);
+    let mut user = User::default();
+    match user.apply(&all.collect::<Vec<_>>()) {
+        Ok(()) => Ok(user),
+        Err((rule, mistake)) => {
+            let rule = String::from_utf8_lossy(&rule);
+            Err(format!(
+                "auth.users: user `{name}` has the rule `{rule}`: {mistake}"
+            ))
+        }
+    }
 }
 
 /// Digests of passwords are for nobody else to read.
@@ -114,6 +137,20 @@ fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 impl Users {
+    /// Whether the rules that the configuration has are rules; it is read without knowing that.
+    ///
+    /// # Errors
+    /// What is wrong with them, a line for each user.
+    pub fn check(auth: &Auth) -> Result<(), String> {
+        let mistakes = auth.users.iter();
+        let mistakes = mistakes.filter_map(|(name, named)| configured(name, named).err());
+        let mistakes: Vec<String> = mistakes.collect();
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(mistakes.join("\n")),
+        }
+    }
+
     /// Brings the users that the configuration names in line with it, if it changed
     /// since the last time. Users that `ACL SETUSER` made stay.
     pub fn follow(&self, auth: &Auth) {
@@ -125,13 +162,12 @@ impl Users {
             return;
         }
         let mut wanted: BTreeMap<&str, User> = BTreeMap::new();
-        for (name, credential) in &auth.users {
-            wanted.insert(name, configured(&[credential.digits()]));
+        for (name, named) in &auth.users {
+            // Mistakes were told when it was read; who has one may do nothing.
+            wanted.insert(name, configured(name, named).unwrap_or_default());
         }
-        if let Some(credential) = &auth.password {
-            wanted.insert(DEFAULT_USER, configured(&[credential.digits()]));
-        } else if auth.users.is_empty() {
-            wanted.insert(DEFAULT_USER, configured(&[]));
+        if auth.password.is_some() || auth.users.is_empty() {
+            wanted.insert(DEFAULT_USER, almighty(auth.password.as_ref()));
         } else {
             wanted.entry(DEFAULT_USER).or_default();
         }
@@ -159,7 +195,7 @@ impl Users {
         })?;
         let mut users = parse_file(&path, &text)?;
         let default = Bytes::from_static(DEFAULT_USER.as_bytes());
-        users.entry(default).or_insert_with(|| configured(&[]));
+        users.entry(default).or_insert_with(|| almighty(None));
         let mut accounts = write(&self.accounts);
         let mut before = std::mem::take(&mut *accounts);
         for (name, user) in users {

@@ -16,7 +16,7 @@ pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use route::{Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
 pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Ranged, Setting};
-pub use users::Users;
+pub use users::{NamedUser, Users};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};

@@ -98,8 +98,41 @@ fn the_environment_overrides_the_file() {
     let config = Config::parse("proxy.toml", source, &variables).unwrap();
     assert_eq!(config.listen.address.to_string(), "0.0.0.0:7000");
     assert_eq!(config.commit.queue_units, 1000);
-    assert!(config.auth.users["app"].matches(b"secret"));
+    assert!(
+        config.auth.users["app"]
+            .password
+            .as_ref()
+            .unwrap()
+            .matches(b"secret")
+    );
     assert_eq!(config.listen.unix_socket, None);
+}
+
+#[test]
+fn users_have_rules_beside_their_password() {
+    let source = "[auth.users]\nreader = { password = \"p\", rules = \"~a:* +@read\" }\n\
+                  anyone = { rules = \"nopass ~* +get\" }\n";
+    let config = Config::parse("proxy.toml", source, &environment(&[])).unwrap();
+    let reader = &config.auth.users["reader"];
+    assert_eq!(reader.rules.as_deref(), Some("~a:* +@read"));
+    assert!(reader.password.as_ref().unwrap().matches(b"p"));
+    assert_eq!(config.auth.users["anyone"].password, None);
+    for (user, part) in [
+        (
+            "{ rules = \"~* >clear\" }",
+            "must have its password in `password`",
+        ),
+        (
+            "{ password = \"a\", password_file = \"b\" }",
+            "must have one of",
+        ),
+        ("{ password = \"a\", role = \"b\" }", "has `role`"),
+        ("{ }", "must have either `password`"),
+        ("{ rules = 1 }", "must have a string as `rules`"),
+    ] {
+        let found = mistakes(&format!("[auth.users]\nu = {user}\n"), &[]);
+        assert!(found[0].contains(part), "{user}: {found:?}");
+    }
 }
 
 #[test]
@@ -119,7 +152,13 @@ fn secrets_come_from_files_without_the_line_end() {
     assert_eq!(config.postgres.password, Some(Secret::new("hunter2")));
     assert_eq!(config.redis.password, Some(Secret::new("hunter2")));
     assert!(config.auth.password.unwrap().matches(b"hunter2"));
-    assert!(config.auth.users["app"].matches(b"hunter2"));
+    assert!(
+        config.auth.users["app"]
+            .password
+            .as_ref()
+            .unwrap()
+            .matches(b"hunter2")
+    );
 
     let url = folder.path().join("url");
     std::fs::write(&url, "redis://cache:1\n").unwrap();

@@ -1,6 +1,13 @@
 //! Who may come in.
 
-use crate::support::{Redis, Stack};
+use std::time::Duration;
+
+use crate::support::stack::FRESHET;
+use crate::support::{Program, Redis, Stack};
+
+/// As the variable takes it.
+const USERS: &str = "{ reader = { password = \"p\", rules = \"~a:* &news +@read +subscribe (~b:* +get +set)\" }, \
+                     anyone = { rules = \"nopass %R~* allchannels +@all -@dangerous\" }, all = \"q\" }";
 
 #[test]
 fn password_is_asked_for_like_redis_does() {
@@ -59,4 +66,79 @@ fn secret_is_never_logged() {
     client.ok(&["SET", "key", "value"]).unwrap();
     stack.program.stop().unwrap();
     assert!(!stack.program.log_text().contains("hidden-away"));
+}
+
+#[test]
+fn users_of_the_configuration_have_the_rules_that_acl_setuser_would_give_them() {
+    let stack = Stack::start_with(&[("auth.password", "r"), ("auth.users", USERS)], &[]).unwrap();
+    let judge = Redis::start().unwrap();
+    let mut theirs = judge.client().unwrap();
+    for line in [
+        "reader on ~a:* &news +@read +subscribe (~b:* +get +set) >p",
+        "anyone on nopass %R~* allchannels +@all -@dangerous",
+        "all on ~* &* +@all >q",
+        "default resetpass >r",
+    ] {
+        let words: Vec<&str> = ["ACL", "SETUSER"]
+            .into_iter()
+            .chain(line.split(' '))
+            .collect();
+        theirs.ok(&words).unwrap();
+    }
+    let mut ours = stack.client().unwrap();
+    ours.ok(&["AUTH", "r"]).unwrap();
+    let listed = |reply: crate::support::Value| {
+        let mut lines: Vec<String> = reply
+            .items()
+            .iter()
+            .map(|line| line.text().unwrap())
+            .collect();
+        lines.sort();
+        lines
+    };
+    let list = ["ACL", "LIST"];
+    assert_eq!(
+        listed(ours.call(&list).unwrap()),
+        listed(theirs.call(&list).unwrap())
+    );
+    // And they are in force.
+    let mut reader = stack.client().unwrap();
+    reader.ok(&["AUTH", "reader", "p"]).unwrap();
+    for (command, is_allowed) in [
+        (["GET", "a:1", ""], true),
+        (["GET", "b:1", ""], true),
+        (["SET", "b:1", "v"], true),
+        (["SET", "a:1", "v"], false),
+        (["GET", "c:1", ""], false),
+    ] {
+        let words: Vec<&str> = command
+            .into_iter()
+            .filter(|word| !word.is_empty())
+            .collect();
+        let reply = reader.call(&words).unwrap();
+        let is_refused = reply.error().is_some_and(|text| text.starts_with("NOPERM"));
+        assert_eq!(is_refused, !is_allowed, "{words:?}: {reply:?}");
+    }
+}
+
+#[test]
+fn wrong_rules_are_told_of_at_the_start_and_by_a_reload() {
+    let stack = Stack::start().unwrap();
+    let settings = [(
+        "auth.users",
+        "{ bob = { password = \"p\", rules = \"+foo\" } }",
+    )];
+    let started = Program::start(FRESHET, &stack.database, &stack.cache.url(), &settings);
+    let said = started.err().unwrap().to_string();
+    let mistake = "auth.users: user `bob` has the rule `+foo`: Unknown command or category name";
+    assert!(said.contains(mistake), "{said}");
+    let users = "\n[auth.users]\nbob = { password = \"p\", rules = \"+foo\" }\n";
+    stack.program.append_to_configuration(users).unwrap();
+    stack.program.signal("HUP").unwrap();
+    stack
+        .program
+        .await_log("not reloaded", Duration::from_secs(20))
+        .unwrap();
+    // Nobody has to log in, as before.
+    assert_eq!(stack.client().unwrap().text(&["PING"]).unwrap(), "PONG");
 }
