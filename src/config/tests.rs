@@ -131,7 +131,7 @@ fn users_have_rules_beside_their_password() {
         ("{ rules = 1 }", "must have a string as `rules`"),
     ] {
         let found = mistakes(&format!("[auth.users]\nu = {user}\n"), &[]);
-        assert!(found[0].contains(part), "{user}: {found:?}");
+        assert!(found[0].1.contains(part), "{user}: {found:?}");
     }
 }
 
