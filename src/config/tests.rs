@@ -130,8 +130,9 @@ fn users_have_rules_beside_their_password() {
         ("{ }", "must have either `password`"),
         ("{ rules = 1 }", "must have a string as `rules`"),
     ] {
-        let found = mistakes(&format!("[auth.users]\nu = {user}\n"), &[]);
-        assert!(found[0].1.contains(part), "{user}: {found:?}");
+        let source = format!("[auth.users]\nu = {user}\n");
+        let error = Config::parse("proxy.toml", &source, &environment(&[])).unwrap_err();
+        assert!(error.to_string().contains(part), "{user}: {error}");
     }
 }
 

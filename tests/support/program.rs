@@ -137,6 +137,8 @@ impl Program {
             self.http("/readyz").is_ok_and(|(status, _)| status == 200) || !self.is_running()
         });
         if ready.is_err() || !self.is_running() {
+            // What it said last may not have been read yet.
+            let _ = self.kill();
             bail!("Freshet did not get ready; it said:\n{}", self.log_text());
         }
         Ok(())
