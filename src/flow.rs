@@ -25,12 +25,12 @@ use crate::acl::User;
 use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit, Waiting,
-    expire_forever, forget_forever, purge_forever,
+    Asides, Audience, Capture, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit,
+    Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::Config;
+use crate::config::{CdcCapture, Config};
 use crate::engine;
 use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
@@ -164,6 +164,15 @@ impl Flow {
             tokio::spawn(purge_forever(Arc::clone(&store))),
             tokio::spawn(forget_forever(Arc::clone(&store), retention)),
         ];
+        let capturing = (config.cdc.capture == CdcCapture::Outbox).then(|| Capture {
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            fence: Arc::clone(&fence),
+            waiting: Arc::clone(&waiting),
+            audience: Arc::clone(&audience),
+            settings: config.cdc.clone(),
+        });
+        let capturing = capturing.map(|capture| tokio::spawn(capture.run()));
         let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
         let following = Arc::clone(&scripts).follow();
         let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
@@ -172,7 +181,10 @@ impl Flow {
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
-            background: background.into_iter().chain(cleaning).collect(),
+            background: (background.into_iter())
+                .chain(cleaning)
+                .chain(capturing)
+                .collect(),
             waiting,
             lane,
             reads,

@@ -13,7 +13,7 @@ mod users;
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use secret::{Credential, Secret};
-pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Setting};
+pub use setting::{AllkeysEviction, ByteSize, CdcCapture, FileMode, LogFilter, LogFormat, Setting};
 pub use users::Users;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -275,6 +275,18 @@ section! {
 }
 
 section! {
+    /// `[cdc]`: telling the cache of what SQL writes.
+    Cdc = "cdc" {
+        /// How changes are noticed.
+        capture: CdcCapture = CdcCapture::Outbox;
+        /// How often they are looked for when nobody says that there are any.
+        poll: Duration = ms(250), in ms(10)..=secs(60);
+        /// Changes that are kept at most; beyond, the whole cache is voided instead.
+        backlog: u32 = 1_000_000, in 1000..=100_000_000;
+    }
+}
+
+section! {
     /// `[limits]`: bounds on what one client, and all together, may take.
     Limits = "limits" {
         /// Replies of one client that wait to be read; beyond, it is cut off.
@@ -395,6 +407,8 @@ config! {
     fence: Fence,
     /// Comparing cache and store.
     reconcile: Reconcile,
+    /// Telling the cache of what SQL writes.
+    cdc: Cdc,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.
