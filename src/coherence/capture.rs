@@ -117,8 +117,9 @@ impl Capture {
         let holder: i64 = rand::random();
         let mut has_warned = false;
         loop {
+            let turn = self.take_turn(holder).await;
             metrics::gauge!(telemetry::CDC_TURN).set(0.0);
-            match self.take_turn(holder).await {
+            match turn {
                 Ok(()) => has_warned = false,
                 Err(error) => {
                     if !std::mem::replace(&mut has_warned, true) {
