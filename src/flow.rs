@@ -25,8 +25,8 @@ use crate::acl::User;
 use crate::cache::{Cache, RESERVED_PREFIX};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Asides, Audience, Capture, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit,
-    Waiting, expire_forever, forget_forever, purge_forever,
+    Asides, Audience, Capture, CaptureTask, Fence, FenceTask, Keyspace, Lane, Loader, Reads,
+    Scripts, Unit, Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -104,6 +104,7 @@ struct Parts {
     store: Arc<Store>,
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
+    capture_task: std::sync::Mutex<Option<CaptureTask>>,
     /// What goes on until the flow drains.
     background: Vec<tokio::task::JoinHandle<()>>,
     waiting: Arc<Waiting>,
@@ -172,7 +173,6 @@ impl Flow {
             audience: Arc::clone(&audience),
             settings: config.cdc.clone(),
         });
-        let capturing = capturing.map(|capture| tokio::spawn(capture.run()));
         let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
         let following = Arc::clone(&scripts).follow();
         let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
@@ -181,10 +181,8 @@ impl Flow {
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
-            background: (background.into_iter())
-                .chain(cleaning)
-                .chain(capturing)
-                .collect(),
+            capture_task: std::sync::Mutex::new(capturing.map(Capture::start)),
+            background: background.into_iter().chain(cleaning).collect(),
             waiting,
             lane,
             reads,
@@ -205,12 +203,11 @@ impl Flow {
         for task in &self.parts.background {
             task.abort();
         }
-        let task = self
-            .parts
-            .fence_task
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let capture = take(&self.parts.capture_task);
+        if let Some(task) = capture {
+            task.stop().await;
+        }
+        let task = take(&self.parts.fence_task);
         if let Some(task) = task {
             task.stop().await;
         }
@@ -317,6 +314,13 @@ impl Flow {
             .map(|(db, keys, expires)| DatabaseSize { db, keys, expires })
             .collect())
     }
+}
+
+/// What is stopped once.
+fn take<T>(task: &std::sync::Mutex<Option<T>>) -> Option<T> {
+    task.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take()
 }
 
 /// Calls that are worked on together.

@@ -10,6 +10,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::plan::is_reserved;
 use super::{Audience, Change, Ear, Fence, Phase, Waiting};
 use crate::cache::{Applied, Cache, Op};
 use crate::config;
@@ -24,6 +28,8 @@ const OBSERVER: &str = "cdc";
 const TURN: Duration = Duration::from_secs(4);
 /// How often it is renewed, and how often the others ask for it.
 const RENEWAL: Duration = Duration::from_secs(1);
+/// How long a proxy that ends tries to leave its turn to others.
+const LEAVING_MAX: Duration = Duration::from_secs(1);
 /// Changes read and told at once: Redis serves nobody else meanwhile.
 const PAGE: u16 = 500;
 /// Between two looks while there is something, and behind one that found nothing.
@@ -33,8 +39,6 @@ const IDLE_PAUSE: Duration = Duration::from_millis(20);
 const SLEEPY_AFTER: Duration = Duration::from_secs(1);
 /// So much later it looks seldom: whoever saw it awake before has committed, if it was no long transaction.
 const ASLEEP_AFTER: Duration = Duration::from_secs(2);
-/// How often all is read from the start, whatever was read before.
-const AFRESH_EVERY: Duration = Duration::from_secs(30);
 /// Between two tries while the cache is between its states.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -73,10 +77,6 @@ pub struct Capture {
 
 /// Where the one whose turn it is stands.
 struct Progress {
-    /// Changes of earlier transactions were told of.
-    from: i64,
-    /// When all was last read from the start.
-    afresh: Instant,
     /// When the turn was last renewed.
     renewed: Instant,
     /// When there was something last.
@@ -91,30 +91,48 @@ impl Progress {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            from: 0,
-            afresh: now,
             renewed: now,
             busy: now,
             is_asleep: false,
             failures: 0,
         }
     }
+}
 
-    /// Where the next look begins. Now and then at the start: what counts transactions is given out again
-    /// after a crash of the store, and may be restored from elsewhere.
-    fn next_start(&mut self) -> i64 {
-        if self.afresh.elapsed() > AFRESH_EVERY {
-            self.afresh = Instant::now();
-            self.from = 0;
+/// The running task that tells of changes made by SQL.
+pub struct CaptureTask {
+    stop: watch::Sender<bool>,
+    handle: JoinHandle<()>,
+}
+
+impl CaptureTask {
+    /// Ends it, and leaves its turn to others.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Err(error) = self.handle.await {
+            tracing::error!(%error, "the task that tells of changes made by SQL failed");
         }
-        self.from
     }
 }
 
 impl Capture {
-    /// Tells for ever, whenever it is this proxy's turn; ends only when it is aborted.
-    pub async fn run(self) {
+    /// Starts to tell, whenever it is this proxy's turn.
+    pub fn start(self) -> CaptureTask {
+        let (stop, mut stopped) = watch::channel(false);
         let holder: i64 = rand::random();
+        let handle = tokio::spawn(async move {
+            tokio::select! {
+                () = self.run(holder) => {}
+                _ = stopped.wait_for(|is_stopped| *is_stopped) => {}
+            }
+            // Without it the others only wait until the turn is over.
+            let leaving = self.store.leave_changes(holder);
+            let _ = tokio::time::timeout(LEAVING_MAX, leaving).await;
+        });
+        CaptureTask { stop, handle }
+    }
+
+    async fn run(&self, holder: i64) {
         let mut has_warned = false;
         loop {
             let turn = self.take_turn(holder).await;
@@ -140,7 +158,7 @@ impl Capture {
         if self.is_apart() || !self.store.claim_changes(holder, TURN).await? {
             return Ok(());
         }
-        let log = self
+        let mut log = self
             .store
             .open_changes(holder, self.settings.backlog)
             .await?;
@@ -150,26 +168,30 @@ impl Capture {
         loop {
             if progress.renewed.elapsed() > RENEWAL {
                 if self.is_apart() {
-                    return log.release().await;
+                    return self.store.leave_changes(holder).await;
                 }
                 if !log.keep(TURN).await? {
                     return Ok(());
                 }
                 progress.renewed = Instant::now();
             }
-            self.step(&log, &mut progress).await?;
+            self.step(&mut log, &mut progress).await?;
         }
     }
 
     /// Reads once, tells of what there is, and rests.
-    async fn step(&self, log: &ChangeLog<'_>, progress: &mut Progress) -> Result<(), StoreError> {
-        let page = log.read(progress.next_start(), PAGE).await?;
+    async fn step(
+        &self,
+        log: &mut ChangeLog<'_>,
+        progress: &mut Progress,
+    ) -> Result<(), StoreError> {
+        let page = log.read(PAGE).await?;
         if page.noting != Noting::Open {
             self.start_over(log, &page).await?;
         }
         metrics::gauge!(telemetry::CDC_BACKLOG).set(page.backlog as f64);
         if page.changes.is_empty() {
-            progress.from = page.next;
+            log.forget(page).await?;
             return self.rest(log, progress).await;
         }
         progress.busy = Instant::now();
@@ -181,10 +203,10 @@ impl Capture {
             return Ok(());
         }
         fault::reached(Point::BeforeForget).await;
-        log.forget(&page.changes).await?;
-        progress.from = page.next;
         count(&page.changes);
-        if !page.is_full {
+        let is_full = page.is_full;
+        log.forget(page).await?;
+        if !is_full {
             tokio::time::sleep(BUSY_PAUSE).await;
         }
         Ok(())
@@ -231,14 +253,18 @@ impl Capture {
         versions: &BTreeMap<&Key, Version>,
         progress: &mut Progress,
     ) -> bool {
-        let seen: Vec<Applied<'_>> = versions
-            .iter()
+        // Keys that look like names of the cache's own are never cached.
+        let cached = versions.iter().filter(|(key, _)| !is_reserved(key));
+        let seen: Vec<Applied<'_>> = cached
             .map(|(key, version)| Applied {
                 key,
                 op: Op::Observe,
                 version: *version,
             })
             .collect();
+        if seen.is_empty() {
+            return true;
+        }
         match self.cache.apply(generation, OBSERVER, &seen).await {
             Ok(()) => {
                 progress.failures = 0;

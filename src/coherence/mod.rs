@@ -26,7 +26,7 @@ mod worker;
 
 pub use aside::Asides;
 pub use audience::{Audience, Change, Ear};
-pub use capture::Capture;
+pub use capture::{Capture, CaptureTask};
 pub use expiry::expire_forever;
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;

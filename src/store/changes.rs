@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deadpool_postgres::{ClientWrapper, Object};
+use tokio_postgres::types::ToSql;
 
 use super::{FenceState, Store, StoreError};
 use crate::model::{Db, Generation, Key, Version};
@@ -28,12 +29,22 @@ const REOPEN: &str = "UPDATE freshet.change_limit SET state = 'open' WHERE state
 
 /// The next changes, and the fence, in one snapshot: what was committed before it is seen.
 const READ: &str = "
-    SELECT f.generation, f.state, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, l.state,
+    SELECT f.generation, f.state, l.state, s.last_value,
+           pg_snapshot_xmax(n.now)::text::bigint,
+           ARRAY(SELECT open::text::bigint FROM pg_snapshot_xip(n.now) open),
            c.xact, c.id, c.db, c.key, c.version, c.event,
-           extract(epoch FROM clock_timestamp() - c.made_at)::float8, s.last_value
+           extract(epoch FROM clock_timestamp() - c.made_at)::float8
       FROM freshet.fence f CROSS JOIN freshet.change_limit l CROSS JOIN freshet.change_id_seq s
+     CROSS JOIN (SELECT pg_current_snapshot() AS now) n
       LEFT JOIN LATERAL (
-           SELECT * FROM freshet.change WHERE xact >= $1 ORDER BY xact, id LIMIT $2) c ON true";
+           SELECT * FROM (
+               (SELECT late.* FROM unnest($2::bigint[]) AS was_open CROSS JOIN LATERAL (
+                    SELECT * FROM freshet.change
+                     WHERE xact = was_open AND (xact, id) > ($3, $4) ORDER BY xact, id LIMIT $5) late)
+               UNION ALL
+               (SELECT * FROM freshet.change
+                 WHERE xact >= $1 AND (xact, id) > ($3, $4) ORDER BY xact, id LIMIT $5)) found
+            ORDER BY xact, id LIMIT $5) c ON true";
 
 const FORGET: &str = "
     DELETE FROM freshet.change c USING unnest($1::bigint[], $2::bigint[]) AS u (xact, id)
@@ -80,8 +91,48 @@ pub struct ChangePage {
     pub is_full: bool,
     /// How many there are in all, at most.
     pub backlog: u64,
-    /// Where to go on once these are forgotten: all transactions before were over in this snapshot.
-    pub next: i64,
+    /// The snapshot that they were read in.
+    horizon: Horizon,
+}
+
+/// What a snapshot can see: all transactions that were over. Later ones, and those that
+/// were open, are what the next may see besides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Horizon {
+    /// The first transaction that had not begun.
+    next: i64,
+    /// Those before it that were open.
+    open: Vec<i64>,
+}
+
+/// Which changes are to be read next. Transactions do not commit in the order of their numbers, and rows that
+/// were deleted lately are dear to pass over again; so changes are looked for only where they can newly have come.
+/// (Numbers are given out twice only by a server that crashed, which ends the session.)
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Position {
+    /// All changes that it could see are told of.
+    base: Horizon,
+    /// The first snapshot in which those after it are being read, and how far they are.
+    reading: Option<Horizon>,
+    after: (i64, i64),
+}
+
+impl Position {
+    /// The changes that were read are told of: all of them, or those up to `last`.
+    fn advance(&mut self, horizon: Horizon, last: Option<(i64, i64)>) {
+        // What came meanwhile to places before `last` is of transactions that were open in the first.
+        let first = self.reading.take().unwrap_or(horizon);
+        match last {
+            Some(last) => {
+                self.reading = Some(first);
+                self.after = last;
+            }
+            None => {
+                self.base = first;
+                self.after = (0, 0);
+            }
+        }
+    }
 }
 
 /// The changes, as the proxy reads them whose turn it is to tell of them.
@@ -92,6 +143,7 @@ pub struct ChangeLog<'a> {
     /// Out of the pool: it listens, and its commits do not wait for the disk.
     session: ClientWrapper,
     holder: i64,
+    position: Position,
 }
 
 impl Store {
@@ -110,6 +162,13 @@ impl Store {
         Ok(claimed? == 1)
     }
 
+    /// Leaves the turn of `holder`, if it has it, to others.
+    pub async fn leave_changes(&self, holder: i64) -> Result<(), StoreError> {
+        let client = self.connection().await?;
+        let leaving = async { Ok(client.execute(RELEASE, &[&holder]).await?) };
+        self.bounded(leaving).await.map(drop)
+    }
+
     /// Opens the changes for the `holder` of the turn; no more than about `limit` are kept.
     pub async fn open_changes(&self, holder: i64, limit: u32) -> Result<ChangeLog<'_>, StoreError> {
         let session = Object::take(self.connection().await?);
@@ -125,6 +184,7 @@ impl Store {
             store: self,
             session,
             holder,
+            position: Position::default(),
         })
     }
 }
@@ -134,11 +194,6 @@ impl ChangeLog<'_> {
     pub async fn keep(&self, length: Duration) -> Result<bool, StoreError> {
         let seconds = length.as_secs_f64();
         Ok(self.execute(CLAIM, &[&self.holder, &seconds]).await? == 1)
-    }
-
-    /// Leaves the turn to others.
-    pub async fn release(&self) -> Result<(), StoreError> {
-        self.execute(RELEASE, &[&self.holder]).await.map(drop)
     }
 
     /// Has whoever makes a change wake this proxy from now on, or no more.
@@ -163,57 +218,59 @@ impl ChangeLog<'_> {
         self.execute(REOPEN, &[]).await.map(drop)
     }
 
-    /// Up to `rows` changes of transactions from `from` on.
-    pub async fn read(&self, from: i64, rows: u16) -> Result<ChangePage, StoreError> {
+    /// Up to `rows` changes that were not told of.
+    pub async fn read(&self, rows: u16) -> Result<ChangePage, StoreError> {
+        let Position { base, after, .. } = &self.position;
         let limit = i64::from(rows);
         let reading = async {
             let statement = self.session.prepare_cached(READ).await?;
-            Ok(self.session.query(&statement, &[&from, &limit]).await?)
+            let values: [&(dyn ToSql + Sync); 5] =
+                [&base.next, &base.open, &after.0, &after.1, &limit];
+            Ok(self.session.query(&statement, &values).await?)
         };
         let found = self.store.bounded(reading).await?;
         let now = Instant::now();
         let first = found.first();
         let first = first.ok_or_else(|| super::load::missing_row("freshet.fence"))?;
-        let oldest: i64 = first.try_get(2)?;
         let mut changes = Vec::with_capacity(found.len());
         for row in &found {
             changes.extend(change(row, now)?);
         }
         let is_full = changes.len() == usize::from(rows);
-        let last = changes.iter().map(|change| change.place.0).max();
         let lowest = changes.iter().map(|change| change.place.1).min();
-        let highest: i64 = first.try_get(11)?;
+        let highest: i64 = first.try_get(3)?;
         Ok(ChangePage {
             generation: Generation(first.try_get(0)?),
             state: FenceState::parse(first.try_get(1)?)?,
-            noting: match first.try_get(3)? {
+            noting: match first.try_get(2)? {
                 "open" => Noting::Open,
                 "full" => Noting::Full,
                 _ => Noting::Voiding,
             },
             is_full,
             backlog: lowest.map_or(0, |lowest| (highest - lowest + 1).unsigned_abs()),
-            next: last
-                .filter(|_| is_full)
-                .map_or(oldest, |xact| xact.min(oldest)),
+            horizon: Horizon {
+                next: first.try_get(4)?,
+                open: first.try_get(5)?,
+            },
             changes,
         })
     }
 
-    /// Forgets changes that were told of.
-    pub async fn forget(&self, told: &[SqlChange]) -> Result<(), StoreError> {
+    /// Forgets the changes of a page, which were told of, and goes on behind them.
+    pub async fn forget(&mut self, told: ChangePage) -> Result<(), StoreError> {
         let (transactions, numbers): (Vec<i64>, Vec<i64>) =
-            told.iter().map(|change| change.place).unzip();
-        self.execute(FORGET, &[&transactions, &numbers])
-            .await
-            .map(drop)
+            told.changes.iter().map(|change| change.place).unzip();
+        if !transactions.is_empty() {
+            self.execute(FORGET, &[&transactions, &numbers]).await?;
+        }
+        let last = told.changes.iter().map(|change| change.place).max();
+        self.position
+            .advance(told.horizon, last.filter(|_| told.is_full));
+        Ok(())
     }
 
-    async fn execute(
-        &self,
-        sql: &str,
-        values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
-    ) -> Result<u64, StoreError> {
+    async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, StoreError> {
         let running = async {
             let statement = self.session.prepare_cached(sql).await?;
             Ok(self.session.execute(&statement, values).await?)
@@ -224,19 +281,52 @@ impl ChangeLog<'_> {
 
 /// The change in a row, if there is one.
 fn change(row: &tokio_postgres::Row, now: Instant) -> Result<Option<SqlChange>, StoreError> {
-    let Some(xact) = row.try_get(4)? else {
+    let Some(xact) = row.try_get(6)? else {
         return Ok(None);
     };
-    let db = u8::try_from(row.try_get::<_, i16>(6)?)
+    let db = u8::try_from(row.try_get::<_, i16>(8)?)
         .ok()
         .and_then(Db::new);
-    let name: &[u8] = row.try_get(7)?;
-    let age = Duration::try_from_secs_f64(row.try_get(10)?).unwrap_or_default();
+    let name: &[u8] = row.try_get(9)?;
+    let age = Duration::try_from_secs_f64(row.try_get(12)?).unwrap_or_default();
     Ok(Some(SqlChange {
         key: db.map(|db| Key::new(db, Bytes::copy_from_slice(name))),
-        version: Version(row.try_get(8)?),
-        event: row.try_get(9)?,
+        version: Version(row.try_get(10)?),
+        event: row.try_get(11)?,
         made_at: now.checked_sub(age).unwrap_or(now),
-        place: (xact, row.try_get(5)?),
+        place: (xact, row.try_get(7)?),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn horizon(next: i64, open: &[i64]) -> Horizon {
+        Horizon {
+            next,
+            open: open.to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_was_open_when_a_reading_began_is_read_again_after_it() {
+        let mut position = Position::default();
+        position.advance(horizon(10, &[7]), Some((5, 1)));
+        assert_eq!(position.after, (5, 1));
+        // Meanwhile 7 has ended, and is passed by. Its changes are found in the next reading.
+        position.advance(horizon(12, &[]), Some((9, 3)));
+        assert_eq!(
+            (&position.base, position.after),
+            (&Horizon::default(), (9, 3))
+        );
+        position.advance(horizon(13, &[]), None);
+        assert_eq!(
+            (&position.base, position.after),
+            (&horizon(10, &[7]), (0, 0))
+        );
+        position.advance(horizon(15, &[14]), None);
+        assert_eq!(position.base, horizon(15, &[14]));
+        assert_eq!(position.reading, None);
+    }
 }

@@ -63,6 +63,16 @@ fn another_proxy_takes_over_from_one_that_dies_at_any_step() {
 }
 
 #[test]
+fn one_that_is_stopped_leaves_its_turn_at_once() {
+    let mut stack = Stack::start().unwrap();
+    await_turn(&stack.program);
+    stack.program.stop().unwrap();
+    let sql = stack.sql().unwrap();
+    let left = "SELECT FROM freshet.teller WHERE until = '-infinity'";
+    assert_eq!(sql.query(left, &[]).unwrap().len(), 1);
+}
+
+#[test]
 fn one_that_stood_still_for_long_does_no_harm_when_it_goes_on() {
     for point in ["before-tell", "before-forget"] {
         let mut stack = Stack::start_with(&[("cdc.capture", "off")], &[]).unwrap();

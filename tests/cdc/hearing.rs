@@ -136,6 +136,48 @@ fn what_is_rolled_back_leaves_nothing() {
     assert!(left.is_empty());
 }
 
+/// Transactions do not commit in the order in which they began.
+#[test]
+fn an_open_transaction_holds_up_nobody_and_is_not_missed() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let sql = stack.sql().unwrap();
+    let late: Vec<_> = (0..3).map(|_| stack.sql().unwrap()).collect();
+    for (number, late) in late.iter().enumerate() {
+        client.ok(&["GET", &format!("late:{number}")]).unwrap();
+        let call = format!("BEGIN; SELECT freshet.set('late:{number}', 'v')");
+        late.execute(&call).unwrap();
+    }
+    for round in 0..1500 {
+        let value = round.to_string();
+        let key = format!("key:{}", round % 10);
+        sql.execute(&format!("SELECT freshet.set('{key}', '{value}')"))
+            .unwrap();
+        if round % 100 == 0 {
+            await_value(&mut client, &key, Some(&value));
+        }
+        if round % 500 == 250 {
+            let number = round / 500;
+            let key = format!("late:{number}");
+            assert_eq!(client.ok(&["GET", &key]).unwrap().text(), None);
+            late[number].execute("COMMIT").unwrap();
+            await_value(&mut client, &key, Some("v"));
+        }
+    }
+    // More than are read at once, of one transaction.
+    let all = "SELECT freshet.set('many:' || n, 'v') FROM generate_series(1, 1700) n";
+    client.ok(&["GET", "many:1"]).unwrap();
+    client.ok(&["GET", "many:1700"]).unwrap();
+    sql.execute(all).unwrap();
+    await_value(&mut client, "many:1", Some("v"));
+    await_value(&mut client, "many:1700", Some("v"));
+    process::await_true("all are told of", LIMIT, || {
+        let left = sql.query("SELECT FROM freshet.change", &[]).unwrap();
+        left.is_empty()
+    })
+    .unwrap();
+}
+
 #[test]
 fn one_transaction_with_tables_of_ones_own() {
     let stack = Stack::start().unwrap();
@@ -182,6 +224,26 @@ fn who_must_not_read_late_reads_in_a_block() {
     client.ok(&["SET", "k", "mine"]).unwrap();
     assert_eq!(client.ok(&["EXEC"]).unwrap(), Value::Null);
     assert_eq!(client.text(&["GET", "k"]).unwrap(), "sql");
+}
+
+/// Such a key must not be taken for the name of something in the cache.
+#[test]
+fn keys_that_look_like_the_caches_own_names_do_no_harm() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let sql = stack.sql().unwrap();
+    client.ok(&["SET", "k", "v"]).unwrap();
+    client.ok(&["GET", "k"]).unwrap();
+    let before = stack.program.metric("freshet_generation").unwrap();
+    for name in ["\0f:gen", "\0fc{k}", "\0f"] {
+        let call = "SELECT freshet.set($1::bytea, 'v'::bytea)";
+        sql.query(call, &[&name.as_bytes()]).unwrap();
+        assert_eq!(client.text(&["GET", name]).unwrap(), "v");
+    }
+    sql.execute("SELECT freshet.set('k', 'w')").unwrap();
+    await_value(&mut client, "k", Some("w"));
+    client.ok(&["SET", "k", "x"]).unwrap();
+    assert_eq!(stack.program.metric("freshet_generation").unwrap(), before);
 }
 
 #[test]

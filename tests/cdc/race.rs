@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LIMIT;
-use crate::support::{Client, Program, Stack, process};
+use crate::support::{Client, Program, Stack, Value, process};
 
 /// How long all write.
 const LENGTH: Duration = Duration::from_secs(4);
@@ -47,7 +47,7 @@ impl Growing {
             return None;
         }
         let now = match reply {
-            crate::support::Value::Integer(number) => number,
+            Value::Integer(number) => number,
             other => other.text().map_or(0, |text| text.parse().unwrap()),
         };
         assert!(now >= known, "{:?}: {now} after {known}", self.look);
@@ -161,4 +161,73 @@ fn nobody_does_while_the_cache_loses_what_it_holds() {
         thread::sleep(Duration::from_millis(500));
         cache.ok(&["FLUSHALL"]).unwrap();
     });
+}
+
+/// The pair as a block reads it, which PostgreSQL answers.
+fn pair(client: &mut Client) -> Option<[String; 2]> {
+    client.ok(&["MULTI"]).unwrap();
+    client.ok(&["GET", "a"]).unwrap();
+    client.ok(&["GET", "b"]).unwrap();
+    let reply = client.ok(&["EXEC"]).unwrap();
+    let texts = reply.items().iter().filter_map(Value::text);
+    texts.collect::<Vec<_>>().try_into().ok()
+}
+
+#[test]
+fn transactions_over_several_keys_stay_whole() {
+    let stack = Stack::start().unwrap();
+    let second = stack.second_program().unwrap();
+    let is_over = AtomicBool::new(false);
+    let written = AtomicI64::new(0);
+    stack
+        .client()
+        .unwrap()
+        .ok(&["MSET", "a", "0", "b", "0"])
+        .unwrap();
+    thread::scope(|scope| {
+        let is_going = || !is_over.load(Ordering::Relaxed);
+        for (index, program) in [&stack.program, &second].into_iter().enumerate() {
+            let (mut writer, mut reader) = (program.client().unwrap(), program.client().unwrap());
+            let (sql, written) = (stack.sql().unwrap(), &written);
+            scope.spawn(move || {
+                for number in (0..).take_while(|_| is_going()) {
+                    let value = format!("client {index}-{number}");
+                    writer.ok(&["MSET", "a", &value, "b", &value]).unwrap();
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            scope.spawn(move || {
+                for number in (0..).take_while(|_| is_going()) {
+                    // Not in the order in which proxies lock: PostgreSQL may end it as a deadlock.
+                    let value = format!("sql {index}-{number}");
+                    let done = sql.execute(&format!(
+                        "BEGIN; SELECT freshet.set('b', '{value}'), freshet.set('a', '{value}'); COMMIT"
+                    ));
+                    match done {
+                        Ok(()) => drop(written.fetch_add(1, Ordering::Relaxed)),
+                        Err(_) => sql.execute("ROLLBACK").unwrap(),
+                    }
+                }
+            });
+            scope.spawn(move || {
+                while is_going() {
+                    let [a, b] = pair(&mut reader).unwrap();
+                    assert_eq!(a, b);
+                }
+            });
+        }
+        thread::sleep(LENGTH);
+        is_over.store(true, Ordering::Relaxed);
+    });
+    for program in [&stack.program, &second] {
+        let mut client = program.client().unwrap();
+        let [last, _] = pair(&mut client).unwrap();
+        for key in ["a", "b"] {
+            super::await_value(&mut client, key, Some(&last));
+        }
+    }
+    assert!(
+        written.load(Ordering::Relaxed) > 20,
+        "hardly anything was written"
+    );
 }

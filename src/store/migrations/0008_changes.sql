@@ -4,8 +4,8 @@
 -- Keys that SQL changed and that the cache was not told of yet. A row is written in the transaction
 -- of the change. Proxies' own writes leave none.
 CREATE TABLE freshet.change (
-    -- Who has read all that a snapshot shows goes on at the oldest transaction that was open in it,
-    -- and so never passes over rows that were deleted long ago.
+    -- Who has read all that a snapshot shows goes on with the transactions that were open in it or
+    -- had not begun, and so passes over no rows again that were deleted since.
     xact    bigint   NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     id      bigint   NOT NULL GENERATED ALWAYS AS IDENTITY,
     db      smallint NOT NULL,
