@@ -34,6 +34,11 @@ bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	@.ci/setup bench
 	cargo bench --locked --bench end_to_end
 
+.PHONY: bench-cdc
+bench-cdc: ## What writing by SQL costs, and how soon the cache shows it
+	@.ci/setup test
+	cargo bench --locked --bench cdc
+
 .PHONY: model-large
 model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture

@@ -39,6 +39,10 @@ points! {
     BeforeReply = "before-reply",
     /// A reader holds a lease and has read the store.
     BeforeFill = "before-fill",
+    /// Changes made by SQL were read; the cache was not told.
+    BeforeTell = "before-tell",
+    /// The cache was told of changes made by SQL; they are still there to be read.
+    BeforeForget = "before-forget",
 }
 
 /// Marks that the program has come to `point`.

@@ -27,12 +27,12 @@ use crate::acl::User;
 use crate::cache::{self, Cache};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Acknowledge, Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit,
-    Waiting, expire_forever, forget_forever, purge_forever,
+    Acknowledge, Asides, Audience, Capture, CaptureTask, Fence, FenceTask, Keyspace, Lane, Loader,
+    Reads, Scripts, Unit, Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::{Config, RouteList};
+use crate::config::{CdcCapture, Config, RouteList};
 use crate::engine;
 use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
@@ -107,6 +107,7 @@ struct Parts {
     store: Arc<Store>,
     fence: Arc<Fence>,
     fence_task: std::sync::Mutex<Option<FenceTask>>,
+    capture_task: std::sync::Mutex<Option<CaptureTask>>,
     /// What goes on until the flow drains.
     background: Vec<tokio::task::JoinHandle<()>>,
     waiting: Arc<Waiting>,
@@ -170,6 +171,14 @@ impl Flow {
             tokio::spawn(purge_forever(Arc::clone(&store))),
             tokio::spawn(forget_forever(Arc::clone(&store), retention)),
         ];
+        let capturing = (config.cdc.capture == CdcCapture::Outbox).then(|| Capture {
+            store: Arc::clone(&store),
+            cache: Arc::clone(&cache),
+            fence: Arc::clone(&fence),
+            waiting: Arc::clone(&waiting),
+            audience: Arc::clone(&audience),
+            settings: config.cdc.clone(),
+        });
         let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
         let following = Arc::clone(&scripts).follow();
         let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
@@ -178,6 +187,7 @@ impl Flow {
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
+            capture_task: std::sync::Mutex::new(capturing.map(Capture::start)),
             background: background.into_iter().chain(cleaning).collect(),
             waiting,
             lane,
@@ -201,12 +211,11 @@ impl Flow {
             task.abort();
         }
         self.parts.lane.settle().await;
-        let task = self
-            .parts
-            .fence_task
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
+        let capture = take(&self.parts.capture_task);
+        if let Some(task) = capture {
+            task.stop().await;
+        }
+        let task = take(&self.parts.fence_task);
         if let Some(task) = task {
             task.stop().await;
         }
@@ -358,6 +367,13 @@ impl Flow {
             .map(|(db, keys, expires)| DatabaseSize { db, keys, expires })
             .collect())
     }
+}
+
+/// What is stopped once.
+fn take<T>(task: &std::sync::Mutex<Option<T>>) -> Option<T> {
+    task.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .take()
 }
 
 /// Calls that are worked on together.

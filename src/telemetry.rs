@@ -64,6 +64,15 @@ pub const REPAIRED: &str = "freshet_reconcile_repaired_total";
 /// When this proxy last finished such a comparison, in seconds since 1970.
 pub const RECONCILED_AT: &str = "freshet_reconcile_finished_timestamp_seconds";
 
+/// Changes made by SQL that this proxy told the cache of.
+pub const CDC_CHANGES: &str = "freshet_cdc_changes_total";
+/// Time from such a change until the cache was told of it.
+pub const CDC_LAG: &str = "freshet_cdc_lag_seconds";
+/// Changes made by SQL that the cache was not told of yet, at most.
+pub const CDC_BACKLOG: &str = "freshet_cdc_backlog";
+/// 1 while it is this proxy's turn to tell of them.
+pub const CDC_TURN: &str = "freshet_cdc_turn";
+
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
@@ -154,6 +163,10 @@ fn describe() {
     describe_counter!(DIFFERENCES, "Keys that the cache showed otherwise than the store, by kind");
     describe_counter!(REPAIRED, "Keys taken out of the cache because they differed");
     describe_gauge!(RECONCILED_AT, Unit::Seconds, "When this proxy last finished a comparison, in seconds since 1970");
+    describe_counter!(CDC_CHANGES, "Changes made by SQL that the cache was told of");
+    describe_histogram!(CDC_LAG, Unit::Seconds, "Time from a change made by SQL until the cache was told of it");
+    describe_gauge!(CDC_BACKLOG, "Changes made by SQL that the cache was not told of yet, at most");
+    describe_gauge!(CDC_TURN, "1 while this proxy tells the cache of changes made by SQL");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod cdc;
 mod clients;
 mod coherence;
 mod commands;

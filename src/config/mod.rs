@@ -15,7 +15,9 @@ pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
 pub use route::{Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
-pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Ranged, Setting};
+pub use setting::{
+    AllkeysEviction, ByteSize, CdcCapture, FileMode, LogFilter, LogFormat, Ranged, Setting,
+};
 pub use users::{NamedUser, Users};
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -277,6 +279,18 @@ section! {
 }
 
 section! {
+    /// `[cdc]`: telling the cache of what SQL writes.
+    Cdc = "cdc" {
+        /// How changes are noticed.
+        capture: CdcCapture = CdcCapture::Outbox;
+        /// How often they are looked for when nobody says that there are any.
+        poll: Duration = ms(250), in ms(10)..=secs(60);
+        /// Changes that are kept at most; beyond, the whole cache is voided instead.
+        backlog: u32 = 1_000_000, in 1000..=100_000_000;
+    }
+}
+
+section! {
     /// `[limits]`: bounds on what one client, and all together, may take.
     Limits = "limits" {
         /// Replies of one client that wait to be read; beyond, it is cut off.
@@ -399,6 +413,8 @@ config! {
     reconcile: Reconcile,
     /// What applies to the keys of a pattern.
     route: RouteList,
+    /// Telling the cache of what SQL writes.
+    cdc: Cdc,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.

@@ -375,6 +375,16 @@ words! {
     }
 }
 
+words! {
+    /// How changes that SQL makes are noticed.
+    CdcCapture {
+        /// In the table `freshet.change`.
+        Outbox = "outbox",
+        /// Not by this proxy.
+        Off = "off",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Timeouts};
+use tokio::sync::Notify;
 use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -40,6 +41,8 @@ pub struct Store {
     /// Counts the pools.
     pools: AtomicU64,
     lineage: Arc<Lineage>,
+    /// Rung by notifications of PostgreSQL.
+    bell: Arc<Notify>,
     /// How long an answer may take: the server itself gives up earlier, so it is stalled.
     answer_limit: Duration,
     clock: RemoteClock,
@@ -94,9 +97,11 @@ impl Store {
             Some(MakeRustlsConnect::new(client.as_ref().clone()))
         };
         let lineage = Arc::default();
+        let bell = Arc::default();
         let pool_size = usize::from(settings.pool_size);
         let timeout = settings.connect_timeout;
-        let pool = new_pool(&connection, tls.as_ref(), &lineage, (pool_size, timeout));
+        let heard = (&lineage, &bell);
+        let pool = new_pool(&connection, tls.as_ref(), heard, (pool_size, timeout));
         Ok(Self {
             connection,
             tls,
@@ -105,6 +110,7 @@ impl Store {
             pool: RwLock::new(pool),
             pools: AtomicU64::new(0),
             lineage,
+            bell,
             answer_limit: settings.statement_timeout + timeout,
             clock: RemoteClock::new(),
             load_limit: settings.load_limit.as_usize(),
@@ -164,13 +170,19 @@ impl Store {
     pub fn turn_to(&self, history: History) {
         self.lineage.turn_to(history);
         let limits = (self.pool_size, self.connect_timeout);
-        let pool = new_pool(&self.connection, self.tls.as_ref(), &self.lineage, limits);
+        let heard = (&self.lineage, &self.bell);
+        let pool = new_pool(&self.connection, self.tls.as_ref(), heard, limits);
         let old = std::mem::replace(
             &mut *self.pool.write().unwrap_or_else(PoisonError::into_inner),
             pool,
         );
         self.pools.fetch_add(1, Ordering::Release);
         old.close();
+    }
+
+    /// Rung whenever PostgreSQL notifies a session that listens.
+    pub(super) fn bell(&self) -> &Notify {
+        &self.bell
     }
 
     pub(super) fn load_limit(&self) -> usize {
@@ -433,16 +445,16 @@ impl Store {
 fn new_pool(
     connection: &tokio_postgres::Config,
     tls: Option<&MakeRustlsConnect>,
-    lineage: &Arc<Lineage>,
+    (lineage, bell): (&Arc<Lineage>, &Arc<Notify>),
     (size, timeout): (usize, Duration),
 ) -> Pool {
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let lineage = Arc::clone(lineage);
+    let heard = (Arc::clone(lineage), Arc::clone(bell));
     let (manager, hosts) = match tls {
         None => {
-            let hosts = Hosts::new(connection, tokio_postgres::NoTls, lineage, timeout);
+            let hosts = Hosts::new(connection, tokio_postgres::NoTls, heard, timeout);
             let count = hosts.count();
             (
                 Manager::from_connect(connection.clone(), hosts, recycling),
@@ -450,7 +462,7 @@ fn new_pool(
             )
         }
         Some(tls) => {
-            let hosts = Hosts::new(connection, tls.clone(), lineage, timeout);
+            let hosts = Hosts::new(connection, tls.clone(), heard, timeout);
             let count = hosts.count();
             (
                 Manager::from_connect(connection.clone(), hosts, recycling),

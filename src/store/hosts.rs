@@ -9,10 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use deadpool_postgres::Connect;
+use futures_util::StreamExt;
+use futures_util::stream::poll_fn;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config, Error, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Error, NoTls, Socket};
 
 use super::lineage::{self, Lineage, Verdict};
 
@@ -27,17 +30,25 @@ pub(super) struct Hosts<T> {
     /// Where the last connection went: it is tried first.
     last: Arc<AtomicUsize>,
     lineage: Arc<Lineage>,
+    /// Rung when the server notifies.
+    bell: Arc<Notify>,
     timeout: Duration,
 }
 
 impl<T> Hosts<T> {
     /// Of `config`'s hosts each is given `timeout` to answer.
-    pub fn new(config: &Config, tls: T, lineage: Arc<Lineage>, timeout: Duration) -> Self {
+    pub fn new(
+        config: &Config,
+        tls: T,
+        (lineage, bell): (Arc<Lineage>, Arc<Notify>),
+        timeout: Duration,
+    ) -> Self {
         Self {
             tls,
             each: one_by_one(config),
             last: Arc::default(),
             lineage,
+            bell,
             timeout,
         }
     }
@@ -132,7 +143,7 @@ where
                 let tried = connect_one(
                     &self.each[index],
                     self.tls.clone(),
-                    &self.lineage,
+                    (&self.lineage, &self.bell),
                     self.each.len(),
                 );
                 match tokio::time::timeout(self.timeout, tried).await {
@@ -159,7 +170,7 @@ where
 async fn connect_one<T>(
     config: &Config,
     tls: T,
-    lineage: &Lineage,
+    (lineage, bell): (&Lineage, &Arc<Notify>),
     hosts: usize,
 ) -> Result<Connected, Error>
 where
@@ -169,17 +180,33 @@ where
     <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
 {
     let (client, connection) = config.connect(tls).await?;
-    let task = EndsWith(Some(tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to PostgreSQL ended");
-        }
-    })));
+    let task = EndsWith(Some(tokio::spawn(drive(connection, Arc::clone(bell)))));
     let before = lineage.accepted();
     match lineage.judge(lineage::ask(&client).await?, before, hosts) {
         Verdict::Accepted => Ok((client, task.keep())),
         Verdict::Other(found) => {
             let text = format!("it has another history than the one in use ({found})");
             Err(driver_error(io::ErrorKind::Other, &text).await)
+        }
+    }
+}
+
+/// Does what a connection has to do until it ends.
+async fn drive<S, T>(mut connection: Connection<S, T>, bell: Arc<Notify>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut messages = poll_fn(|context| connection.poll_message(context));
+    while let Some(message) = messages.next().await {
+        match message {
+            Ok(AsyncMessage::Notification(_)) => bell.notify_one(),
+            Ok(AsyncMessage::Notice(notice)) => tracing::debug!(%notice, "PostgreSQL"),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a connection to PostgreSQL ended");
+                return;
+            }
         }
     }
 }

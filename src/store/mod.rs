@@ -1,5 +1,6 @@
 //! PostgreSQL, the system of record. All SQL is here.
 
+mod changes;
 mod commit;
 mod connect;
 mod elements;
@@ -18,6 +19,7 @@ mod scans;
 mod schema;
 mod scripts;
 
+pub use changes::{ChangeLog, ChangePage, Noting, SqlChange};
 pub use commit::{Attempt, Change, Guard, Outcome, RowState, Session, Written};
 pub use connect::Store;
 pub use error::StoreError;

@@ -10,26 +10,27 @@ use super::StoreError;
 /// rows start. Tells where to go on; no row at the end of the table.
 const PURGE: &str = "
     WITH page AS (
-        SELECT db, key, version, expires_ms, kind, content FROM freshet.keys
+        SELECT db, key, version, content IS NOT NULL AND coalesce(kind, 0) = 0 AS is_left_over,
+               coalesce(expires_ms < freshet.now_ms() - $1, false) AS is_old
+          FROM freshet.keys
          WHERE (db, key) > ($3::smallint, $4::bytea) ORDER BY db, key LIMIT $2
+    ), due AS MATERIALIZED (
+        -- Writers wait for the purge, so it waits for nobody: an open transaction of SQL may hold a row.
+        SELECT k.db, k.key, k.content, page.is_old FROM page JOIN freshet.keys k
+            ON k.db = page.db AND k.key = page.key AND k.version = page.version
+         WHERE page.is_old OR page.is_left_over
+           FOR UPDATE OF k SKIP LOCKED
     ), gone AS (
-        DELETE FROM freshet.keys k USING page
-         WHERE k.db = page.db AND k.key = page.key AND k.version = page.version
-           AND page.expires_ms < freshet.now_ms() - $1
+        DELETE FROM freshet.keys k USING due
+         WHERE k.db = due.db AND k.key = due.key AND due.is_old
         RETURNING k.version, k.content
     ), left_over AS (
         -- What a string or a deletion replaced: nobody has it any more.
-        UPDATE freshet.keys k SET content = NULL, size = NULL, meta = NULL FROM page
-         WHERE k.db = page.db AND k.key = page.key AND k.version = page.version
-           AND page.content IS NOT NULL AND coalesce(page.kind, 0) = 0
-           AND NOT coalesce(page.expires_ms < freshet.now_ms() - $1, false)
+        UPDATE freshet.keys k SET content = NULL, size = NULL, meta = NULL FROM due
+         WHERE k.db = due.db AND k.key = due.key AND NOT due.is_old
     ), unused AS (
         INSERT INTO freshet.garbage
-        SELECT content FROM gone WHERE content IS NOT NULL
-        UNION
-        SELECT content FROM page
-         WHERE content IS NOT NULL AND coalesce(kind, 0) = 0
-           AND NOT coalesce(expires_ms < freshet.now_ms() - $1, false)
+        SELECT content FROM due WHERE content IS NOT NULL
             ON CONFLICT DO NOTHING
     ), mark AS (
         UPDATE freshet.purge SET version = greatest(version, (SELECT max(version) FROM gone))

@@ -108,7 +108,9 @@ fn damage(stack: &Stack) -> BTreeMap<String, String> {
     );
     let sql = stack.sql().unwrap();
     sql.execute(
-        "UPDATE freshet.keys SET kind = NULL, value = NULL, version = version + 1 WHERE key = 'deleted';
+        // As if no proxy had heard of it.
+        "SET freshet.writer = 'test';
+         UPDATE freshet.keys SET kind = NULL, value = NULL, version = version + 1 WHERE key = 'deleted';
          UPDATE freshet.keys SET version = version + 1 WHERE key = 'version';
          UPDATE freshet.keys SET expires_ms = expires_ms + 100000 WHERE key = 'later';
          INSERT INTO freshet.keys (db, key, kind, version, value) VALUES (0, 'absent', 0, 50, 'here')

@@ -82,7 +82,7 @@ impl History {
     /// Raises `bound` for all keys of one unit, if one of the keys it wrote is known.
     fn pull(&self, works: &[Work], writer: usize, commits: usize, bound: &mut [Version; KEYS]) {
         let work = &works[writer];
-        if work.kind == Kind::Batch {
+        if work.kind != Kind::Unit {
             return;
         }
         let known = (0..KEYS)

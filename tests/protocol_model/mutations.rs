@@ -65,6 +65,22 @@ fn one_string_read() -> Scenario {
         .eviction(Eviction::Any)
 }
 
+/// One string that clients and SQL write.
+fn one_string_by_sql() -> Scenario {
+    Scenario::new("string, SQL", PRESENT)
+        .writers(&[string(RICH), Work::sql(Some(PLAIN), None)])
+        .readers(&[1])
+        .faults(EVICTIONS)
+}
+
+/// One key whose companion is kept, that SQL writes.
+fn one_key_by_sql() -> Scenario {
+    Scenario::new("kept key, SQL", PRESENT)
+        .writers(&[Work::sql(None, Some(RICH))])
+        .readers(&[2])
+        .faults(EVICTIONS)
+}
+
 /// One collection under deltas.
 fn one_collection() -> Scenario {
     Scenario::new("collection", PRESENT)
@@ -170,6 +186,10 @@ needed! {
     abort_observes: AbortObserves, one_kept_key;
     abort_comes_after_rollback: AbortAfterRollback, units;
     unit_observes_what_it_read: UnitObservesReads, one_string_read;
+    what_sql_changed_is_observed: SqlIsObserved, one_string_by_sql;
+    observing_sql_raises_floor: ObserveRaisesFloor, one_string_by_sql;
+    observing_sql_deletes_older: ObserveDeletesOlder, one_key_by_sql;
+    observing_sql_deletes_unknown: ObserveDeletesUnknown, one_string_by_sql;
     acknowledgement_comes_after_apply: AcknowledgeAfterApply, one_string;
     writers_are_not_evicted: WritersAreNotEvicted, units;
     commit_needs_registration: CommitNeedsRegistration, units;

@@ -96,6 +96,58 @@ fn string_is_told_of_by_units_that_write_nothing() {
 }
 
 #[test]
+fn string_is_written_by_sql_too() {
+    let scenario = any("string, SQL", PRESENT)
+        .writers(&[
+            string(PLAIN),
+            Work::sql(Some(PLAIN), None),
+            Work::sql(Some(DELETE), None),
+        ])
+        .readers(&[1, 1])
+        .faults(Faults {
+            repeat: 1,
+            drop_key: 1,
+            flush: bound(0, 1),
+            ..EVICTIONS
+        });
+    holds(scenario, &[WRITTEN_HIT, FILLED_HIT]);
+}
+
+#[test]
+fn collection_is_written_by_sql_between_deltas() {
+    let scenario = any("collection, SQL", PRESENT)
+        .writers(&[
+            collection(DELTA),
+            collection(DELTA),
+            Work::sql(None, Some(DELTA)),
+        ])
+        .readers(&[2])
+        .faults(Faults {
+            repeat: 1,
+            death: 1,
+            invalidate: bound(0, 1),
+            ..EVICTIONS
+        });
+    holds(scenario, &[WRITTEN_HIT, DELTA_RAN]);
+}
+
+/// The fence does not wait for transactions of SQL.
+#[test]
+fn sql_writes_across_flushes_and_fences() {
+    let scenario = any("string, SQL and fences", PRESENT)
+        .writers(&[string(RICH), Work::sql(Some(PLAIN), None)])
+        .readers(&[1, 1])
+        .faults(Faults {
+            flush: 1,
+            fence: 1,
+            death: 1,
+            repeat: bound(0, 1),
+            ..EVICTIONS
+        });
+    holds(scenario, &[WRITTEN_HIT, FILLED_HIT]);
+}
+
+#[test]
 fn readers_may_share_a_flight() {
     let scenario = any("string, shared flights", PRESENT)
         .writers(&[string(PLAIN), string(PLAIN)])

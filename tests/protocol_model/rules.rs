@@ -54,6 +54,8 @@ pub enum Rule {
     ApplyRaisesFloor,
     /// abort tells the versions that the unit's reply tells of.
     AbortObserves,
+    /// A change made by SQL counts as shown only once the cache was told its version.
+    SqlIsObserved,
     /// A committed unit tells the versions of the keys that it only read.
     UnitObservesReads,
     /// An absent mark is hit only while no writer is registered.

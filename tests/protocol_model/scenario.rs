@@ -41,6 +41,9 @@ pub enum Kind {
     Batch,
     /// One unit over all keys: no reader may see it half done.
     Unit,
+    /// A transaction of somebody who writes by SQL: the cache is told nothing before it commits, and some time
+    /// after, by a proxy that found the change, its versions. Nobody is promised to see it before that.
+    Sql,
 }
 
 /// One batch of a commit lane.
@@ -69,6 +72,14 @@ impl Work {
         }
     }
 
+    /// A transaction by SQL.
+    pub const fn sql(s: Option<Op>, c: Option<Op>) -> Self {
+        Self {
+            kind: Kind::Sql,
+            ops: [s, c],
+        }
+    }
+
     /// Whether it changes `key`.
     pub fn writes(&self, key: usize) -> bool {
         matches!(self.ops[key], Some(Op::Put(_) | Op::Delta(_)))
@@ -76,7 +87,7 @@ impl Work {
 
     /// Whether it registers itself at `key` before it commits.
     pub fn begins(&self, key: usize) -> bool {
-        self.writes(key) || self.ops[key] == Some(Op::Keep)
+        self.kind != Kind::Sql && (self.writes(key) || self.ops[key] == Some(Op::Keep))
     }
 
     /// Whether it touches `key` at all.

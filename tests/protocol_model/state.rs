@@ -2,7 +2,7 @@
 
 use crate::cache::{Entry, Version};
 use crate::history::History;
-use crate::scenario::{Faults, KEYS, READERS, Scenario, Shape, WRITERS};
+use crate::scenario::{Faults, KEYS, Kind, READERS, Scenario, Shape, WRITERS};
 
 /// In how many steps a large collection is filled, before the last.
 pub const STAGES: usize = 2;
@@ -156,9 +156,12 @@ impl State {
         })
     }
 
-    /// Whether a transaction is open in the store.
-    pub fn open(&self) -> bool {
-        self.writers.iter().any(|w| w.stage == Stage::Open)
+    /// Whether a transaction is open in the store for which the fence waits.
+    pub fn open(&self, scenario: &Scenario) -> bool {
+        let works = scenario.writers.iter().zip(&self.writers);
+        works
+            .filter(|(work, _)| work.kind != Kind::Sql)
+            .any(|(_, w)| w.stage == Stage::Open)
     }
 
     /// Records that a client was told of `version`.

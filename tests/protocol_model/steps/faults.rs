@@ -129,7 +129,7 @@ impl Scenario {
 
     pub(super) fn may_fence(&self, state: &State) -> bool {
         let needed = state.cache.iter().any(|entry| entry.unmarked);
-        let over = !state.open() || !self.rules.keep(Rule::FenceWaitsForTransactions);
+        let over = !state.open(self) || !self.rules.keep(Rule::FenceWaitsForTransactions);
         over && (needed || state.left.fence > 0)
     }
 }

@@ -3,7 +3,7 @@
 use super::{Step, ghost, id, offer};
 use crate::cache::{Applied, Effect};
 use crate::rules::Rule;
-use crate::scenario::{KEYS, Op, Scenario};
+use crate::scenario::{KEYS, Kind, Op, Scenario};
 use crate::state::{Burial, Stage, State};
 
 impl Scenario {
@@ -31,7 +31,25 @@ impl Scenario {
         w.dead && over && state.burial.is_none() && state.cache[key].registers(id(writer))
     }
 
+    /// Who writes by SQL begins nothing; the proxy that finds the change may tell of it at any time after.
+    fn sql_steps(&self, state: &State, writer: usize, steps: &mut Vec<Step>) {
+        let reachable = self.accepts_writer(state, writer);
+        match state.writers[writer].stage {
+            Stage::Idle => offer(steps, self.may_open(state, writer), Step::Open(writer)),
+            Stage::Open => steps.push(Step::Commit(writer)),
+            Stage::Committed => offer(steps, reachable, Step::Apply(writer)),
+            Stage::Done => {
+                let repeats = reachable && state.left.repeat > 0;
+                offer(steps, repeats, Step::Repeat(writer));
+            }
+            Stage::RolledBack => {}
+        }
+    }
+
     pub(super) fn writer_steps(&self, state: &State, writer: usize, steps: &mut Vec<Step>) {
+        if self.writers[writer].kind == Kind::Sql {
+            return self.sql_steps(state, writer, steps);
+        }
         let w = &state.writers[writer];
         let reachable = self.accepts_writer(state, writer);
         let begun = w.begun || !self.rules.keep(Rule::BeginBeforeCommit);
@@ -60,6 +78,9 @@ impl Scenario {
 
     /// What may go wrong with a batch.
     pub(super) fn writer_faults(&self, state: &State, writer: usize, steps: &mut Vec<Step>) {
+        if self.writers[writer].kind == Kind::Sql {
+            return;
+        }
         let w = &state.writers[writer];
         let left = &state.left;
         if self.accepts_writer(state, writer) && w.begun {
@@ -97,7 +118,8 @@ impl Scenario {
         state.writers[writer].stage = Stage::Committed;
         state.writers[writer].committed = true;
         self.see(state, writer);
-        if !self.rules.keep(Rule::AcknowledgeAfterApply) {
+        let is_promised = self.writers[writer].kind != Kind::Sql;
+        if is_promised && !self.rules.keep(Rule::AcknowledgeAfterApply) {
             self.answer_writer(state, writer);
         }
     }
@@ -122,9 +144,16 @@ impl Scenario {
     /// The apply (or invalidation) of a committed batch, without the answer.
     fn apply(&self, state: &mut State, writer: usize, content: bool) {
         let seen = state.writers[writer].seen;
+        let is_sql = self.writers[writer].kind == Kind::Sql;
         for (key, &version) in seen.iter().enumerate() {
             let effect = match self.writers[writer].ops[key] {
                 None => continue,
+                Some(_) if is_sql => {
+                    if self.rules.keep(Rule::SqlIsObserved) {
+                        self.on_key(state, key, |f, entry| f.observe(entry, version));
+                    }
+                    continue;
+                }
                 Some(Op::Read) => {
                     if self.rules.keep(Rule::UnitObservesReads) {
                         self.on_key(state, key, |f, entry| f.observe(entry, version));
