@@ -13,6 +13,7 @@ mod cache_only;
 mod certain;
 mod companion;
 mod functions;
+mod mapped;
 mod read;
 mod routed;
 mod scripts;
@@ -132,6 +133,13 @@ impl Flow {
         let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
         let cache = Arc::new(cache);
         store::migrate(&store).await?;
+        for mapped in config
+            .route
+            .iter()
+            .filter_map(|route| route.mapped.as_ref())
+        {
+            store.map_table(mapped).await?;
+        }
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;

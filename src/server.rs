@@ -323,6 +323,18 @@ fn may_replace(old: &RouteList, new: &RouteList) -> bool {
         );
         return false;
     }
+    let tables = |list: &RouteList| -> Vec<_> {
+        list.iter()
+            .filter_map(|route| route.mapped.clone())
+            .collect()
+    };
+    if tables(old) != tables(new) {
+        tracing::error!(
+            "routes not reloaded, the old ones stay in force: tables are mapped at the start, so a \
+             route with `table` needs a restart"
+        );
+        return false;
+    }
     let is_new = |route: &&Route| {
         let mut before = old.iter().filter(|o| o.strategy == Strategy::CacheOnly);
         route.strategy == Strategy::CacheOnly && before.all(|o| o.pattern != route.pattern)

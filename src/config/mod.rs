@@ -13,10 +13,11 @@ mod users;
 
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
-pub use route::{Pattern, Route, RouteList, Strategy};
+pub use route::{Mapped, Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
 pub use setting::{
-    AllkeysEviction, ByteSize, CdcCapture, FileMode, LogFilter, LogFormat, Ranged, Setting,
+    AllkeysEviction, ByteSize, CdcCapture, FileMode, LogFilter, LogFormat, OnDelete, Ranged,
+    Setting, Shape,
 };
 pub use users::{NamedUser, Users};
 

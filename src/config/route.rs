@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::reader::{Place, Reader};
-use super::setting::{self, ByteSize, Setting};
+use super::setting::{self, ByteSize, OnDelete, Setting, Shape};
 use super::{Difference, TakesEffect, hours, secs};
 use crate::model::glob;
 
@@ -31,6 +31,10 @@ pub enum Strategy {
     CacheOnly,
     /// Not written by clients.
     ReadOnly,
+    /// Written by SQL, and not by clients.
+    Cdc,
+    /// Rows of a table that is not Freshet's (see [`Mapped`]).
+    Mapped,
 }
 
 impl Strategy {
@@ -41,19 +45,23 @@ impl Strategy {
             Self::Eventual => "eventual",
             Self::CacheOnly => "cache-only",
             Self::ReadOnly => "read-only",
+            Self::Cdc => "cdc",
+            Self::Mapped => "mapped",
         }
     }
 }
 
 impl Setting for Strategy {
     fn from_text(text: &str) -> Result<Self, String> {
-        const THERE_ARE: &str = "atomic, eventual, cache-only, read-only";
+        const THERE_ARE: &str = "atomic, eventual, cache-only, read-only, cdc";
         match text {
             "atomic" => Ok(Self::Atomic),
             "eventual" => Ok(Self::Eventual),
             "cache-only" => Ok(Self::CacheOnly),
             "read-only" => Ok(Self::ReadOnly),
-            "write-behind" | "cdc" => Err(format!(
+            "cdc" => Ok(Self::Cdc),
+            "mapped" => Err("is what a route with `table` is: name none beside it".to_owned()),
+            "write-behind" => Err(format!(
                 "`{text}` is not built yet in this version; there are {THERE_ARE}"
             )),
             _ => Err(format!("must be one of {THERE_ARE}, not `{text}`")),
@@ -130,6 +138,53 @@ pub struct Route {
     pub absent_ttl: Option<Duration>,
     /// Longer values are not kept in the cache.
     pub fill_limit: Option<ByteSize>,
+    /// Of `Strategy::Mapped`: the table.
+    pub mapped: Option<Mapped>,
+}
+
+/// A table whose rows are the keys of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// The form of the keys, with columns in braces: `user:{id}`.
+    pub template: String,
+    /// Its name, with its schema.
+    pub table: String,
+    /// What a row is.
+    pub shape: Shape,
+    /// The column that is shown, of `Shape::Column`.
+    pub column: Option<String>,
+    /// What `DEL` does.
+    pub on_delete: OnDelete,
+}
+
+impl Mapped {
+    /// The pattern of the keys of `template`: any text in the place of columns.
+    fn pattern(template: &str) -> Result<Pattern, String> {
+        if template.contains(['*', '?', '[', '\\']) {
+            return Err("must have columns in braces and no *, ?, [ or \\".to_owned());
+        }
+        let mut glob = String::new();
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            if before.is_empty() {
+                return Err("must have text before each column, as in user:{id}".to_owned());
+            }
+            let Some((column, behind)) = after.split_once('}') else {
+                return Err("must close its {".to_owned());
+            };
+            if column.is_empty() || column.contains('{') {
+                return Err("must have the name of a column in its braces".to_owned());
+            }
+            glob.push_str(before);
+            glob.push('*');
+            rest = behind;
+        }
+        if glob.is_empty() || rest.contains('}') {
+            return Err("must name the columns of the key, as in user:{id}".to_owned());
+        }
+        glob.push_str(rest);
+        Pattern::new(&glob)
+    }
 }
 
 /// All routes, in the order in which they are tried.
@@ -271,7 +326,20 @@ fn read_route<'s>(reader: &mut Reader<'s>, index: usize, line: usize, table: DeT
         let range = ByteSize::kb(1)..=ByteSize::mb(512);
         limit.map_or(Ok(()), |limit| setting::within(&limit, &range))
     });
+    let mut mapped = Mapped {
+        template: route.pattern.as_str().to_owned(),
+        table: String::new(),
+        shape: Shape::Hash,
+        column: None,
+        on_delete: OnDelete::Refuse,
+    };
+    let mut table: Option<String> = None;
+    section.read("table", &mut table, |_| Ok(()));
+    section.read("as", &mut mapped.shape, |_| Ok(()));
+    section.read("column", &mut mapped.column, |_| Ok(()));
+    section.read("delete", &mut mapped.on_delete, |_| Ok(()));
     section.finish();
+    check_mapped(reader, &name, table, mapped, &mut route);
     if !reader.is_written(&format!("{name}.match")) {
         let text = "needs a setting `match`: the pattern of its keys".to_owned();
         reader.report(Place::Line(line), &name, text);
@@ -289,4 +357,38 @@ fn read_route<'s>(reader: &mut Reader<'s>, index: usize, line: usize, table: DeT
         }
     }
     route
+}
+
+/// A route with a table is one of strategy `Mapped`.
+fn check_mapped(
+    reader: &mut Reader<'_>,
+    name: &str,
+    table: Option<String>,
+    mut mapped: Mapped,
+    route: &mut Route,
+) {
+    let setting = |word: &str| format!("{name}.{word}");
+    let Some(table) = table else {
+        for word in ["as", "column", "delete"].map(setting) {
+            if reader.is_written(&word) {
+                reader.report_setting(&word, "needs table beside it");
+            }
+        }
+        return;
+    };
+    if reader.is_written(&setting("strategy")) {
+        let text = "means nothing beside table: SQL and clients both change its rows";
+        reader.report_setting(&setting("strategy"), text);
+    }
+    if (mapped.shape == Shape::Column) != mapped.column.is_some() {
+        let text = "must be there with as = \"string\", and only then";
+        reader.report_setting(&setting("column"), text);
+    }
+    match Mapped::pattern(&mapped.template) {
+        Ok(pattern) => route.pattern = pattern,
+        Err(text) => reader.report_setting(&setting("match"), text),
+    }
+    mapped.table = table;
+    route.strategy = Strategy::Mapped;
+    route.mapped = Some(mapped);
 }

@@ -376,6 +376,28 @@ words! {
 }
 
 words! {
+    /// What a row of a mapped table is, as a key.
+    Shape {
+        /// A hash whose fields are the columns.
+        Hash = "hash",
+        /// A string: a JSON object of the columns.
+        Json = "json",
+        /// A string: one column.
+        Column = "string",
+    }
+}
+
+words! {
+    /// What `DEL` of a row of a mapped table does.
+    OnDelete {
+        /// It is refused.
+        Refuse = "refuse",
+        /// It deletes the row.
+        Row = "row",
+    }
+}
+
+words! {
     /// How changes that SQL makes are noticed.
     CdcCapture {
         /// In the table `freshet.change`.

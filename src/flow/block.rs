@@ -51,7 +51,8 @@ impl Flow {
                 return replies.map(Some);
             }
             Some(Verdict::Eventual) => Acknowledge::Committed,
-            Some(Verdict::Atomic) | None => Acknowledge::Applied,
+            // (A block with writes of mapped keys is refused.)
+            Some(Verdict::Atomic | Verdict::Mapped) | None => Acknowledge::Applied,
         };
         if token.is_none() && watched.is_empty() && steps.iter().all(only_reads) {
             let replies = self.parts.reads.block(&steps).await;

@@ -12,6 +12,7 @@ use crate::routing::{Routes, Verdict};
 enum Way {
     Store,
     Cache,
+    Table,
     Refused,
 }
 
@@ -20,6 +21,7 @@ impl Way {
         match verdict {
             Verdict::Atomic | Verdict::Eventual => Self::Store,
             Verdict::CacheOnly => Self::Cache,
+            Verdict::Mapped => Self::Table,
             Verdict::Refused(_) => Self::Refused,
         }
     }
@@ -42,6 +44,7 @@ impl Flow {
             match Way::of(&run[0]) {
                 Way::Store => self.run_managed(origin, calls, run, out).await,
                 Way::Cache => self.cache_only(routes, origin, calls, out).await,
+                Way::Table => self.mapped(routes, origin, calls, out).await,
                 Way::Refused => {
                     for verdict in run {
                         if let Verdict::Refused(reply) = verdict {

@@ -40,6 +40,10 @@ impl Routes {
         }
         let (name, meaning) = (route.strategy.name(), meaning(route.strategy));
         let _ = writeln!(text, "strategy:  {name}: {meaning}");
+        if let Some(mapped) = &route.mapped {
+            let (table, template) = (&mapped.table, &mapped.template);
+            let _ = writeln!(text, "table:     {table}, the row of {template}");
+        }
         let _ = writeln!(text, "in cache:  {}", lives(config, route));
         text
     }
@@ -59,6 +63,14 @@ fn meaning(strategy: Strategy) -> &'static str {
             "it is kept by the cache alone, never in PostgreSQL; whatever empties the cache loses it"
         }
         Strategy::ReadOnly => "clients read it; each write is refused",
+        Strategy::Cdc => {
+            "it is written by SQL (freshet.set and its like), and the cache follows; clients read \
+             it, each write of theirs is refused"
+        }
+        Strategy::Mapped => {
+            "it is a row of a table: a write changes the row, with its types, constraints and \
+             triggers; rows that SQL changes follow in the cache"
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::{Compiled, Routes};
 use crate::command::{Access, Call, Class, accessed, args, flags};
+use crate::config::Shape;
 use crate::config::Strategy;
 use crate::model::Reply;
 
@@ -16,6 +17,8 @@ pub enum Verdict {
     Eventual,
     /// By the cache alone.
     CacheOnly,
+    /// By changing a row of a table.
+    Mapped,
     /// Not at all.
     Refused(Reply),
 }
@@ -56,7 +59,13 @@ impl Routes {
         for verdict in calls.map(|call| self.judge(call)) {
             together = Some(match (together, verdict) {
                 (_, refused @ Verdict::Refused(_)) => return refused,
-                (None, verdict) => verdict,
+                (None, verdict) if verdict != Verdict::Mapped => verdict,
+                (_, Verdict::Mapped) => {
+                    return Verdict::Refused(Reply::error(
+                        "ERR keys of mapped tables are not written in a MULTI block; nothing was \
+                         done",
+                    ));
+                }
                 (Some(one), other) if one == other => other,
                 (Some(Verdict::CacheOnly), _) | (_, Verdict::CacheOnly) => {
                     return Verdict::Refused(Reply::error(
@@ -95,11 +104,14 @@ impl Routes {
 
     /// `FLUSHALL` and its like change keys that must not be written, too.
     fn judge_flush(&self, call: &Call) -> Verdict {
-        match self.first(Strategy::ReadOnly) {
+        let kept = [Strategy::ReadOnly, Strategy::Cdc, Strategy::Mapped];
+        match kept.into_iter().find_map(|strategy| self.first(strategy)) {
             None => Verdict::Atomic,
             Some(route) => Verdict::Refused(Reply::error(format!(
-                "READONLY {} would change keys of the read-only route `{}`; nothing was done",
-                call.command.name, route.pattern
+                "READONLY {} would change keys of the {} route `{}`; nothing was done",
+                call.command.name,
+                route.strategy.name(),
+                route.pattern
             ))),
         }
     }
@@ -125,14 +137,15 @@ fn decide(call: &Call, named: &Named, found: &[Option<&Compiled>]) -> Verdict {
             ))),
         };
     }
+    let is_guarded = |strategy| {
+        use Strategy::{Cdc, Mapped, ReadOnly};
+        matches!(strategy, ReadOnly | Cdc | Mapped)
+    };
     if call.command.class == Class::Write
-        && has(Strategy::ReadOnly).is_some()
-        && let Some(compiled) = written_read_only(call, named, found)
+        && found.iter().any(|found| is_guarded(strategy(found)))
+        && let Some(compiled) = written(call, named, found, is_guarded)
     {
-        return Verdict::Refused(Reply::error(format!(
-            "READONLY the route `{}` is read-only; nothing was written",
-            compiled.route.pattern
-        )));
+        return guarded(call, named, compiled);
     }
     let is_eventual = !found.is_empty() && found.iter().all(|f| strategy(f) == Strategy::Eventual);
     if is_eventual {
@@ -142,11 +155,50 @@ fn decide(call: &Call, named: &Named, found: &[Option<&Compiled>]) -> Verdict {
     }
 }
 
-/// The read-only route of a key that `call` may change.
-fn written_read_only<'a>(
+/// How a write of a key is done whose route lets no client change it, or only as its table does.
+fn guarded(call: &Call, named: &Named, compiled: &Compiled) -> Verdict {
+    let pattern = &compiled.route.pattern;
+    let name = call.command.name;
+    Verdict::Refused(Reply::error(match &compiled.route.mapped {
+        Some(mapped) if named.len() > 1 => format!(
+            "ERR {name} with another key beside one of the mapped table {} is not served",
+            mapped.table
+        ),
+        Some(_) if call.token.is_none() && is_of_rows(call, compiled) => return Verdict::Mapped,
+        Some(mapped) => format!(
+            "ERR {name} is not served for keys of the mapped table {}",
+            mapped.table
+        ),
+        None if compiled.route.strategy == Strategy::Cdc => format!(
+            "READONLY keys of the route `{pattern}` are written by SQL; nothing was written"
+        ),
+        None => format!("READONLY the route `{pattern}` is read-only; nothing was written"),
+    }))
+}
+
+/// Whether `call` is one that can change a row.
+fn is_of_rows(call: &Call, compiled: &Compiled) -> bool {
+    let shape = compiled.route.mapped.as_ref().map(|mapped| mapped.shape);
+    let name = call.command.name;
+    let numbers = ["INCR", "DECR", "INCRBY", "DECRBY", "INCRBYFLOAT"];
+    match (name, shape) {
+        ("DEL" | "UNLINK", _) => true,
+        // Without options.
+        ("SET", Some(Shape::Json | Shape::Column)) => call.request.len() == 3,
+        (_, Some(Shape::Column)) => numbers.contains(&name),
+        (_, Some(Shape::Hash)) => {
+            ["HSET", "HMSET", "HDEL", "HINCRBY", "HINCRBYFLOAT"].contains(&name)
+        }
+        _ => false,
+    }
+}
+
+/// The route of a key that `call` may change, if it is one of those asked for.
+fn written<'a>(
     call: &Call,
     named: &Named,
     found: &[Option<&'a Compiled>],
+    is_guarded: impl Fn(Strategy) -> bool,
 ) -> Option<&'a Compiled> {
     let access = accessed(call);
     let is_written = |index: usize| {
@@ -155,7 +207,7 @@ fn written_read_only<'a>(
     };
     let mut keys = named.iter().zip(found);
     keys.find_map(|((index, _), compiled)| {
-        compiled.filter(|c| c.route.strategy == Strategy::ReadOnly && is_written(*index))
+        compiled.filter(|c| is_guarded(c.route.strategy) && is_written(*index))
     })
 }
 

@@ -120,6 +120,9 @@ impl Session {
             Verdict::Refused(Reply::Error(text)) => {
                 Err(String::from_utf8_lossy(&text).into_owned())
             }
+            Verdict::Mapped => {
+                Err("ERR keys of mapped tables are not written by scripts".to_owned())
+            }
             Verdict::CacheOnly | Verdict::Refused(_) => Err(
                 "ERR keys of cache-only routes are not served in scripts; nothing was changed by it"
                     .to_owned(),

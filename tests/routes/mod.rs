@@ -2,6 +2,7 @@
 
 mod cache_only;
 mod eventual;
+mod mapped;
 mod reload;
 
 use std::time::Duration;

@@ -3,7 +3,7 @@
 
 use super::{LIMIT, add_routes, call, error, stack_with, text};
 use crate::support::stack::FRESHET;
-use crate::support::{Stack, Value};
+use crate::support::{Stack, Value, process};
 
 #[test]
 fn writes_of_read_only_keys_are_refused_and_change_nothing() {
@@ -44,6 +44,26 @@ fn writes_of_read_only_keys_are_refused_and_change_nothing() {
     let counted =
         "freshet_route_keys_total{route=\"r:*\",strategy=\"read-only\",access=\"refused\"}";
     assert!(refused.contains(counted), "{refused}");
+}
+
+#[test]
+fn keys_of_a_cdc_route_are_written_by_sql_alone() {
+    let stack = stack_with("\n[[route]]\nmatch = \"q:*\"\nstrategy = \"cdc\"\n");
+    let mut client = stack.client().unwrap();
+    let refused = error(&mut client, "SET q:1 x");
+    assert_eq!(
+        refused,
+        "READONLY keys of the route `q:*` are written by SQL; nothing was written"
+    );
+    assert!(error(&mut client, "FLUSHALL").starts_with("READONLY "));
+    assert_eq!(call(&mut client, "GET q:1"), Value::Null);
+    let sql = stack.sql().unwrap();
+    sql.query("SELECT freshet.set('q:1', 'by sql')", &[])
+        .unwrap();
+    process::await_true("the cache follows", LIMIT, || {
+        call(&mut client, "GET q:1") == Value::Bulk(b"by sql".to_vec())
+    })
+    .unwrap();
 }
 
 #[test]
@@ -123,7 +143,7 @@ fn a_reload_that_would_lose_cache_only_keys_changes_no_route() {
         "\n[[route]]\nmatch = \"r:*\"\nstrategy = \"read-only\"\n",
     );
     let refused = || error(&mut stack.client().unwrap(), "SET r:1 x");
-    crate::support::process::await_true("it is in force", LIMIT, || {
+    process::await_true("it is in force", LIMIT, || {
         call(&mut stack.client().unwrap(), "SET r:1 x")
             .error()
             .is_some()
@@ -155,7 +175,11 @@ fn the_command_line_explains_a_key() {
     );
     assert!(told.contains("strategy:  eventual: "), "{told}");
 
-    std::fs::write(&file, "[[route]]\nmatch = \"s:*\"\nstrategy = \"cdc\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "[[route]]\nmatch = \"s:*\"\nstrategy = \"write-behind\"\n",
+    )
+    .unwrap();
     let checked = std::process::Command::new(FRESHET)
         .args(["check-config", "--config"])
         .arg(&file)
@@ -164,7 +188,7 @@ fn the_command_line_explains_a_key() {
     let told = String::from_utf8(checked.stderr).unwrap();
     assert!(!checked.status.success());
     assert!(
-        told.contains(":3: route[1].strategy `cdc` is not built yet"),
+        told.contains(":3: route[1].strategy `write-behind` is not built yet"),
         "{told}"
     );
 }
