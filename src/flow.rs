@@ -128,18 +128,7 @@ impl Flow {
     /// Migrates the schema, registers this proxy, and brings the cache into use
     /// or, if it is away, starts without it.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
-        let store = Arc::new(Store::new(&config.postgres)?);
-        let routing = Arc::new(Routing::new(&config.route));
-        let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
-        let cache = Arc::new(cache);
-        store::migrate(&store).await?;
-        for mapped in config
-            .route
-            .iter()
-            .filter_map(|route| route.mapped.as_ref())
-        {
-            store.map_table(mapped).await?;
-        }
+        let (store, cache, routing) = servers(config).await?;
         let name = format!("{} pid {}", config.listen.address, std::process::id());
         let (fence, task) =
             Fence::start(Arc::clone(&store), Arc::clone(&cache), &config.fence, name).await?;
@@ -174,29 +163,24 @@ impl Flow {
         );
         let pool = Pool::new(config.scripts.memory.as_usize());
         let scripts = Scripts::new(Arc::clone(&store), pool);
-        let retention = config.commit.once_retention;
-        let cleaning = [
-            tokio::spawn(purge_forever(Arc::clone(&store))),
-            tokio::spawn(forget_forever(Arc::clone(&store), retention)),
-        ];
-        let capturing = (config.cdc.capture == CdcCapture::Outbox).then(|| Capture {
+        let capture = Capture {
             store: Arc::clone(&store),
             cache: Arc::clone(&cache),
             fence: Arc::clone(&fence),
             waiting: Arc::clone(&waiting),
             audience: Arc::clone(&audience),
             settings: config.cdc.clone(),
-        });
-        let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
-        let following = Arc::clone(&scripts).follow();
-        let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
+        };
+        let is_capturing = config.cdc.capture == CdcCapture::Outbox;
+        let mut background = in_background(config, &store, &lane, &scripts, audience);
+        background.push(waker);
         let parts = Parts {
             cache,
             store,
             fence,
             fence_task: std::sync::Mutex::new(Some(task)),
-            capture_task: std::sync::Mutex::new(capturing.map(Capture::start)),
-            background: background.into_iter().chain(cleaning).collect(),
+            capture_task: std::sync::Mutex::new(is_capturing.then(|| capture.start())),
+            background,
             waiting,
             lane,
             reads,
@@ -382,6 +366,36 @@ fn take<T>(task: &std::sync::Mutex<Option<T>>) -> Option<T> {
     task.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .take()
+}
+
+/// What goes on beside the clients until the flow drains.
+fn in_background(
+    config: &Config,
+    store: &Arc<Store>,
+    lane: &Arc<Lane>,
+    scripts: &Arc<Scripts>,
+    audience: Arc<dyn Audience>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let retention = config.commit.once_retention;
+    let expiring = expire_forever(Arc::clone(lane), Arc::clone(store), audience);
+    vec![
+        tokio::spawn(purge_forever(Arc::clone(store))),
+        tokio::spawn(forget_forever(Arc::clone(store), retention)),
+        tokio::spawn(expiring),
+        tokio::spawn(Arc::clone(scripts).follow()),
+    ]
+}
+
+/// Both servers, with the schema and the mapped tables in place.
+async fn servers(config: &Config) -> Result<(Arc<Store>, Arc<Cache>, Arc<Routing>), StartError> {
+    let store = Arc::new(Store::new(&config.postgres)?);
+    let routing = Arc::new(Routing::new(&config.route));
+    let cache = Cache::new(&config.redis, &config.cache, Arc::clone(&routing))?;
+    store::migrate(&store).await?;
+    for mapped in config.route.iter().filter_map(|it| it.mapped.as_ref()) {
+        store.map_table(mapped).await?;
+    }
+    Ok((store, Arc::new(cache), routing))
 }
 
 /// Calls that are worked on together.

@@ -116,7 +116,7 @@ fn write_of(call: &Call, mapped: &Mapped) -> Result<RowWrite, Reply> {
     Ok(match call.command.name {
         "DEL" | "UNLINK" => RowWrite::Delete,
         "HSET" | "HMSET" => {
-            if request.len() % 2 != 0 {
+            if !request.len().is_multiple_of(2) {
                 return Err(wrong_arity(call.command));
             }
             let places = || (2..request.len()).step_by(2);

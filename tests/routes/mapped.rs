@@ -147,8 +147,14 @@ fn rows_are_read_as_keys_and_writes_change_rows() {
         (row[0].get::<_, i32>(0), row[0].get::<_, String>(1)),
         (31, "red".to_owned())
     );
+}
 
-    // One that is not there is inserted, by any of its keys.
+#[test]
+fn a_row_that_is_not_there_is_inserted_by_any_of_its_keys() {
+    let mapped = start();
+    let mut client = mapped.program.client().unwrap();
+    // (The cache remembers that it is not there.)
+    assert_eq!(call(&mut client, "EXISTS user:3"), Value::Integer(0));
     assert_eq!(text(&mut client, "SET mail:3 c@x"), "OK");
     assert_eq!(text(&mut client, "HGET user:3 upper"), "C@X");
     assert_eq!(call(&mut client, "INCRBY age:3 5"), Value::Integer(5));
@@ -167,8 +173,12 @@ fn rows_are_read_as_keys_and_writes_change_rows() {
             .unwrap()
             .is_empty()
     );
+}
 
-    // Values as PostgreSQL writes them come back as they were read.
+#[test]
+fn values_as_postgresql_writes_them_come_back_as_they_were_read() {
+    let mapped = start();
+    let mut client = mapped.program.client().unwrap();
     let bytes = [0u8, 255, 13, 10];
     let words: [&[u8]; 12] = [
         b"HSET",
@@ -202,6 +212,88 @@ fn rows_are_read_as_keys_and_writes_change_rows() {
     }
 }
 
+/// What is said of each.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "HSET user:2 email a@x",
+        "CONSTRAINT duplicate key value violates unique constraint",
+    ),
+    (
+        "HSET user:1 age -1",
+        "CONSTRAINT new row for relation \"users\" violates check",
+    ),
+    (
+        "HSET user:1 team green",
+        "CONSTRAINT insert or update on table \"users\" violates foreign key",
+    ),
+    (
+        "HDEL user:1 level",
+        "CONSTRAINT null value in column \"level\"",
+    ),
+    (
+        "HSET user:1 age x",
+        "ERR invalid input syntax for type integer",
+    ),
+    (
+        "HSET user:1 age 99999999999",
+        "ERR value \"99999999999\" is out of range",
+    ),
+    (
+        "HSET user:1 email aaaaaaaaaaaaaaaaaaaaaaaaa",
+        "ERR value too long for type",
+    ),
+    ("HSET user:1 age 13", "ERR thirteen is not allowed"),
+    (
+        "HSET user:1 upper x",
+        "ERR the column upper of users is computed",
+    ),
+    ("HSET user:1 id 7", "ERR the column id is part of the key"),
+    ("HSET user:1 nothing 7", "ERR users has no column nothing"),
+    (
+        "HSET user:01 age 7",
+        "ERR the key of this row is written user:1",
+    ),
+    (
+        "HSET user:x age 7",
+        "ERR invalid input syntax for type integer",
+    ),
+    (
+        "HSET user:1 age",
+        "ERR wrong number of arguments for 'hset' command",
+    ),
+    (
+        "HINCRBY user:1 age x",
+        "ERR value is not an integer or out of range",
+    ),
+    (
+        "HINCRBY user:1 age 3000000000",
+        "ERR value \"3000000000\" is out of range",
+    ),
+    ("DEL item:s:1", "READONLY rows of items are not deleted"),
+    ("SET item:s:1 []", "ERR the value is no JSON object"),
+    ("SET item:s:1 {", "ERR invalid input syntax for type json"),
+    (
+        "SET item:s:1 {\"number\":2}",
+        "ERR the column number is part of the key",
+    ),
+    (
+        "EXPIRE user:1 10",
+        "ERR EXPIRE is not served for keys of the mapped table public.users",
+    ),
+    ("RENAME user:1 other", "ERR RENAME with another key"),
+    ("DEL user:1 user:2", "ERR DEL with another key"),
+    (
+        "SET mail:1 x EX 10",
+        "ERR SET is not served for keys of the mapped table",
+    ),
+    ("LPUSH user:1 x", "ERR LPUSH is not served"),
+    ("FRESHET.ONCE t HSET user:1 age 5", "ERR HSET is not served"),
+    (
+        "FLUSHALL",
+        "READONLY FLUSHALL would change keys of the mapped route",
+    ),
+];
+
 #[test]
 fn what_the_table_does_not_allow_is_a_clear_error_and_changes_nothing() {
     let mapped = start();
@@ -210,83 +302,7 @@ fn what_the_table_does_not_allow_is_a_clear_error_and_changes_nothing() {
         .sql
         .query("SELECT u::text FROM users u ORDER BY id", &[])
         .unwrap();
-    for (line, start) in [
-        (
-            "HSET user:2 email a@x",
-            "CONSTRAINT duplicate key value violates unique constraint",
-        ),
-        (
-            "HSET user:1 age -1",
-            "CONSTRAINT new row for relation \"users\" violates check",
-        ),
-        (
-            "HSET user:1 team green",
-            "CONSTRAINT insert or update on table \"users\" violates foreign key",
-        ),
-        (
-            "HDEL user:1 level",
-            "CONSTRAINT null value in column \"level\"",
-        ),
-        (
-            "HSET user:1 age x",
-            "ERR invalid input syntax for type integer",
-        ),
-        (
-            "HSET user:1 age 99999999999",
-            "ERR value \"99999999999\" is out of range",
-        ),
-        (
-            "HSET user:1 email aaaaaaaaaaaaaaaaaaaaaaaaa",
-            "ERR value too long for type",
-        ),
-        ("HSET user:1 age 13", "ERR thirteen is not allowed"),
-        (
-            "HSET user:1 upper x",
-            "ERR the column upper of users is computed",
-        ),
-        ("HSET user:1 id 7", "ERR the column id is part of the key"),
-        ("HSET user:1 nothing 7", "ERR users has no column nothing"),
-        (
-            "HSET user:01 age 7",
-            "ERR the key of this row is written user:1",
-        ),
-        (
-            "HSET user:x age 7",
-            "ERR invalid input syntax for type integer",
-        ),
-        (
-            "HSET user:1 age",
-            "ERR wrong number of arguments for 'hset' command",
-        ),
-        (
-            "HINCRBY user:1 age x",
-            "ERR value is not an integer or out of range",
-        ),
-        ("HINCRBY user:1 age 3000000000", "ERR value \"3000000000\" is out of range"),
-        ("DEL item:s:1", "READONLY rows of items are not deleted"),
-        ("SET item:s:1 []", "ERR the value is no JSON object"),
-        ("SET item:s:1 {", "ERR invalid input syntax for type json"),
-        (
-            "SET item:s:1 {\"number\":2}",
-            "ERR the column number is part of the key",
-        ),
-        (
-            "EXPIRE user:1 10",
-            "ERR EXPIRE is not served for keys of the mapped table public.users",
-        ),
-        ("RENAME user:1 other", "ERR RENAME with another key"),
-        ("DEL user:1 user:2", "ERR DEL with another key"),
-        (
-            "SET mail:1 x EX 10",
-            "ERR SET is not served for keys of the mapped table",
-        ),
-        ("LPUSH user:1 x", "ERR LPUSH is not served"),
-        ("FRESHET.ONCE t HSET user:1 age 5", "ERR HSET is not served"),
-        (
-            "FLUSHALL",
-            "READONLY FLUSHALL would change keys of the mapped route",
-        ),
-    ] {
+    for (line, start) in REFUSED {
         let found = error(&mut client, line);
         assert!(found.starts_with(start), "{line}: {found}");
     }
