@@ -16,7 +16,7 @@ mod read;
 mod scripts;
 mod waits;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
@@ -30,7 +30,7 @@ use crate::coherence::{
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::{CdcCapture, Config};
+use crate::config::{self, CdcCapture, Config};
 use crate::engine;
 use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
@@ -103,8 +103,8 @@ struct Parts {
     cache: Arc<Cache>,
     store: Arc<Store>,
     fence: Arc<Fence>,
-    fence_task: std::sync::Mutex<Option<FenceTask>>,
-    capture_task: std::sync::Mutex<Option<CaptureTask>>,
+    fence_task: Mutex<Option<FenceTask>>,
+    capture_task: Mutex<Option<CaptureTask>>,
     /// What goes on until the flow drains.
     background: Vec<tokio::task::JoinHandle<()>>,
     waiting: Arc<Waiting>,
@@ -165,23 +165,15 @@ impl Flow {
             tokio::spawn(purge_forever(Arc::clone(&store))),
             tokio::spawn(forget_forever(Arc::clone(&store), retention)),
         ];
-        let capturing = (config.cdc.capture == CdcCapture::Outbox).then(|| Capture {
-            store: Arc::clone(&store),
-            cache: Arc::clone(&cache),
-            fence: Arc::clone(&fence),
-            waiting: Arc::clone(&waiting),
-            audience: Arc::clone(&audience),
-            settings: config.cdc.clone(),
-        });
         let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
         let following = Arc::clone(&scripts).follow();
         let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
-        let parts = Parts {
+        let parts = Arc::new(Parts {
             cache,
             store,
             fence,
-            fence_task: std::sync::Mutex::new(Some(task)),
-            capture_task: std::sync::Mutex::new(capturing.map(Capture::start)),
+            fence_task: Mutex::new(Some(task)),
+            capture_task: Mutex::new(None),
             background: background.into_iter().chain(cleaning).collect(),
             waiting,
             lane,
@@ -192,10 +184,26 @@ impl Flow {
             broker,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
+        });
+        let flow = Self { parts };
+        if config.cdc.capture == CdcCapture::Outbox {
+            flow.start_capture(config.cdc.clone());
+        }
+        Ok(flow)
+    }
+
+    /// Has this proxy take its turns in telling the cache of what SQL changes.
+    fn start_capture(&self, settings: config::Cdc) {
+        let parts = &self.parts;
+        let capture = Capture {
+            store: Arc::clone(&parts.store),
+            cache: Arc::clone(&parts.cache),
+            fence: Arc::clone(&parts.fence),
+            waiting: Arc::clone(&parts.waiting),
+            audience: Arc::clone(&parts.broker) as _,
+            settings,
         };
-        Ok(Self {
-            parts: Arc::new(parts),
-        })
+        *lock(&parts.capture_task) = Some(capture.start());
     }
 
     /// Ends this proxy's registration. All clients must have been answered.
@@ -203,11 +211,11 @@ impl Flow {
         for task in &self.parts.background {
             task.abort();
         }
-        let capture = take(&self.parts.capture_task);
+        let capture = lock(&self.parts.capture_task).take();
         if let Some(task) = capture {
             task.stop().await;
         }
-        let task = take(&self.parts.fence_task);
+        let task = lock(&self.parts.fence_task).take();
         if let Some(task) = task {
             task.stop().await;
         }
@@ -316,11 +324,8 @@ impl Flow {
     }
 }
 
-/// What is stopped once.
-fn take<T>(task: &std::sync::Mutex<Option<T>>) -> Option<T> {
-    task.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .take()
+fn lock<T>(task: &Mutex<T>) -> MutexGuard<'_, T> {
+    task.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls that are worked on together.
