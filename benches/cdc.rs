@@ -171,7 +171,7 @@ const UPSERTS: &str = "
     BEGIN
         FOR batch IN 1 .. batches LOOP
             SELECT array_agg(key ORDER BY key) INTO names
-              FROM (SELECT DISTINCT ('row:' || (random() * 100000)::int)::bytea AS key FROM generate_series(1, 50)) some;
+              FROM (SELECT DISTINCT ('row:' || (random() * 100000)::int)::bytea AS key FROM generate_series(1, 50)) keys;
             start := clock_timestamp();
             INSERT INTO freshet.keys AS k (db, key, kind, version, expires_ms, value)
             SELECT 0, u.key, 0, p.version + 1, NULL, decode(repeat('76', 64), 'hex')

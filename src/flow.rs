@@ -19,7 +19,7 @@ mod routed;
 mod scripts;
 mod waits;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
@@ -33,7 +33,7 @@ use crate::coherence::{
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
-use crate::config::{CdcCapture, Config, RouteList};
+use crate::config::{self, CdcCapture, Config, RouteList};
 use crate::engine;
 use crate::model::{Db, KEY_BYTES_MAX, Protocol, Reply};
 use crate::pubsub::{self, Broker};
@@ -107,8 +107,8 @@ struct Parts {
     cache: Arc<Cache>,
     store: Arc<Store>,
     fence: Arc<Fence>,
-    fence_task: std::sync::Mutex<Option<FenceTask>>,
-    capture_task: std::sync::Mutex<Option<CaptureTask>>,
+    fence_task: Mutex<Option<FenceTask>>,
+    capture_task: Mutex<Option<CaptureTask>>,
     /// What goes on until the flow drains.
     background: Vec<tokio::task::JoinHandle<()>>,
     waiting: Arc<Waiting>,
@@ -163,23 +163,14 @@ impl Flow {
         );
         let pool = Pool::new(config.scripts.memory.as_usize());
         let scripts = Scripts::new(Arc::clone(&store), pool);
-        let capture = Capture {
-            store: Arc::clone(&store),
-            cache: Arc::clone(&cache),
-            fence: Arc::clone(&fence),
-            waiting: Arc::clone(&waiting),
-            audience: Arc::clone(&audience),
-            settings: config.cdc.clone(),
-        };
-        let is_capturing = config.cdc.capture == CdcCapture::Outbox;
         let mut background = in_background(config, &store, &lane, &scripts, audience);
         background.push(waker);
-        let parts = Parts {
+        let parts = Arc::new(Parts {
             cache,
             store,
             fence,
-            fence_task: std::sync::Mutex::new(Some(task)),
-            capture_task: std::sync::Mutex::new(is_capturing.then(|| capture.start())),
+            fence_task: Mutex::new(Some(task)),
+            capture_task: Mutex::new(None),
             background,
             waiting,
             lane,
@@ -191,10 +182,26 @@ impl Flow {
             routing,
             _broker_task: broker_task,
             units_max: config.commit.max_batch_units as usize,
+        });
+        let flow = Self { parts };
+        if config.cdc.capture == CdcCapture::Outbox {
+            flow.start_capture(config.cdc.clone());
+        }
+        Ok(flow)
+    }
+
+    /// Has this proxy take its turns in telling the cache of what SQL changes.
+    fn start_capture(&self, settings: config::Cdc) {
+        let parts = &self.parts;
+        let capture = Capture {
+            store: Arc::clone(&parts.store),
+            cache: Arc::clone(&parts.cache),
+            fence: Arc::clone(&parts.fence),
+            waiting: Arc::clone(&parts.waiting),
+            audience: Arc::clone(&parts.broker) as _,
+            settings,
         };
-        Ok(Self {
-            parts: Arc::new(parts),
-        })
+        *lock(&parts.capture_task) = Some(capture.start());
     }
 
     /// Ends this proxy's registration. All clients must have been answered.
@@ -203,11 +210,11 @@ impl Flow {
             task.abort();
         }
         self.parts.lane.settle().await;
-        let capture = take(&self.parts.capture_task);
+        let capture = lock(&self.parts.capture_task).take();
         if let Some(task) = capture {
             task.stop().await;
         }
-        let task = take(&self.parts.fence_task);
+        let task = lock(&self.parts.fence_task).take();
         if let Some(task) = task {
             task.stop().await;
         }
@@ -361,11 +368,8 @@ impl Flow {
     }
 }
 
-/// What is stopped once.
-fn take<T>(task: &std::sync::Mutex<Option<T>>) -> Option<T> {
-    task.lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .take()
+fn lock<T>(task: &Mutex<T>) -> MutexGuard<'_, T> {
+    task.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What goes on beside the clients until the flow drains.

@@ -254,6 +254,10 @@ impl Reconciler {
         }
     }
 
+    pub(super) async fn are_untold(&self, keys: &[Key]) -> Result<Vec<bool>, Failure> {
+        Ok(self.store.are_untold(keys).await?)
+    }
+
     pub(super) async fn load(&self, requests: Vec<LoadRequest>) -> Result<Snapshot, Failure> {
         Ok(self.store.snapshot(&requests).await?)
     }

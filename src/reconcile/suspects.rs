@@ -51,7 +51,8 @@ impl Reconciler {
         Ok(judged)
     }
 
-    /// One good look at each: the same version in the store before and after, no writers.
+    /// One good look at each: the same version in the store before and after, no writers, and no
+    /// change made by SQL of which the cache was not told.
     async fn look_again(
         &mut self,
         suspects: &mut [Suspect],
@@ -62,15 +63,17 @@ impl Reconciler {
         let headers = keys.iter().cloned().map(LoadRequest::header).collect();
         let before = self.load(headers).await?;
         let looked = self.look(&keys).await?;
-        for ((suspect, before), (verdict, version)) in
-            suspects.iter_mut().zip(before.keys).zip(looked)
-        {
+        // After the look: what was told by now is shown to the next.
+        let untold = self.are_untold(&keys).await?;
+        let seen = suspects.iter_mut().zip(before.keys).zip(looked).zip(untold);
+        for (((suspect, before), (verdict, version)), is_untold) in seen {
             let suspect = Suspect {
                 key: suspect.key.clone(),
                 seen: suspect.seen.take(),
             };
             match verdict {
                 Some(Verdict::Same | Verdict::Uncached) | None => {}
+                Some(_) if is_untold => left.push(suspect),
                 Some(Verdict::Differs(found)) if version == before.version => match suspect.seen {
                     Some(seen) if seen.version == found.version && seen.kind == found.kind => {
                         judged.differ.push((suspect.key, found));

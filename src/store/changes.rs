@@ -6,7 +6,7 @@ use bytes::Bytes;
 use deadpool_postgres::{ClientWrapper, Object};
 use tokio_postgres::types::ToSql;
 
-use super::{FenceState, Store, StoreError};
+use super::{FenceState, Store, StoreError, load};
 use crate::model::{Db, Generation, Key, Version};
 
 /// Takes the turn, or keeps it. Who has just taken it looks often.
@@ -49,6 +49,12 @@ const READ: &str = "
 const FORGET: &str = "
     DELETE FROM freshet.change c USING unnest($1::bigint[], $2::bigint[]) AS u (xact, id)
      WHERE c.xact = u.xact AND c.id = u.id";
+
+/// Which keys have changes of which the cache was not told; all, while changes are not noted.
+const NOTED: &str = "
+    SELECT u.ord::int FROM unnest($1::smallint[], $2::bytea[]) WITH ORDINALITY AS u (db, key, ord)
+     WHERE (u.db, u.key) IN (SELECT c.db, c.key FROM freshet.change c WHERE c.key = ANY ($2))
+        OR (SELECT l.state <> 'open' FROM freshet.change_limit l)";
 
 /// A change that SQL made to a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +168,18 @@ impl Store {
         Ok(claimed? == 1)
     }
 
+    /// Of each of `keys`, whether SQL has changed it and the cache may not have been told yet.
+    pub async fn are_untold(&self, keys: &[Key]) -> Result<Vec<bool>, StoreError> {
+        let client = self.connection().await?;
+        let (dbs, names) = load::columns(keys.iter());
+        let mut untold = vec![false; keys.len()];
+        let asking = async { Ok(client.query(NOTED, &[&dbs, &names]).await?) };
+        for row in &self.bounded(asking).await? {
+            untold[load::ordinal(row)?] = true;
+        }
+        Ok(untold)
+    }
+
     /// Leaves the turn of `holder`, if it has it, to others.
     pub async fn leave_changes(&self, holder: i64) -> Result<(), StoreError> {
         let client = self.connection().await?;
@@ -231,7 +249,7 @@ impl ChangeLog<'_> {
         let found = self.store.bounded(reading).await?;
         let now = Instant::now();
         let first = found.first();
-        let first = first.ok_or_else(|| super::load::missing_row("freshet.fence"))?;
+        let first = first.ok_or_else(|| load::missing_row("freshet.fence"))?;
         let mut changes = Vec::with_capacity(found.len());
         for row in &found {
             changes.extend(change(row, now)?);

@@ -408,7 +408,7 @@ impl Store {
         from: &purge::Position,
     ) -> Result<Option<(purge::Position, i64)>, StoreError> {
         with_client!(self, |client| purge::purge(
-            &mut client,
+            &client,
             older_than_ms,
             rows,
             from

@@ -9,7 +9,9 @@ use super::{History, Store, StoreError};
 use crate::model::Generation;
 
 /// Class of the advisory lock that guards the fence row (object 0).
-const FENCE_CLASS: i32 = 1_179_796_819;
+pub(super) const FENCE_CLASS: i32 = 1_179_796_819;
+/// Waits for the lock on the fence row, of class `$1`.
+pub(super) const LOCK: &str = "SELECT pg_advisory_xact_lock($1, 0)";
 /// Class of the advisory locks that open transactions of a proxy share.
 const TRANSACTION_CLASS: i32 = 1_179_796_820;
 /// Class of the advisory locks that the session of a living proxy holds.
@@ -369,9 +371,7 @@ async fn exclusively(
 pub(super) async fn lock_exclusively(
     transaction: &deadpool_postgres::Transaction<'_>,
 ) -> Result<(), StoreError> {
-    transaction
-        .execute("SELECT pg_advisory_xact_lock($1, 0)", &[&FENCE_CLASS])
-        .await?;
+    transaction.execute(LOCK, &[&FENCE_CLASS]).await?;
     Ok(())
 }
 

@@ -2,8 +2,10 @@
 //! key has any more.
 
 use deadpool_postgres::Object;
+use tokio_postgres::types::ToSql;
 
 use super::StoreError;
+use super::fence::{FENCE_CLASS, LOCK};
 
 /// Looks at the next `$2` rows from the primary key `($3, $4)` on, deletes
 /// those that ended more than `$1` ms ago, and raises the mark above which new
@@ -60,17 +62,21 @@ pub type Position = (i16, Vec<u8>);
 /// Purges among the next `rows` rows; `None` at the end of the table. Runs
 /// while no write transaction is open: an insert must see the raised mark.
 pub(super) async fn purge(
-    client: &mut Object,
+    client: &Object,
     older_than_ms: i64,
     rows: i64,
     from: &Position,
 ) -> Result<Option<(Position, i64)>, StoreError> {
-    let transaction = client.transaction().await?;
-    super::fence::lock_exclusively(&transaction).await?;
-    let row = transaction
-        .query_opt(PURGE, &[&older_than_ms, &rows, &from.0, &from.1])
-        .await?;
-    transaction.commit().await?;
+    let lock = client.prepare_cached(LOCK).await?;
+    let purge = client.prepare_cached(PURGE).await?;
+    let values: [&(dyn ToSql + Sync); 4] = [&older_than_ms, &rows, &from.0, &from.1];
+    // All are sent at once: a proxy that stands still in between must not keep writers waiting.
+    let (_, _, row, _) = tokio::try_join!(
+        client.batch_execute("BEGIN"),
+        client.execute(&lock, &[&FENCE_CLASS]),
+        client.query_opt(&purge, &values),
+        client.batch_execute("COMMIT"),
+    )?;
     match row {
         None => Ok(None),
         Some(row) => Ok(Some(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?))),

@@ -54,6 +54,13 @@ impl Step {
         }
     }
 
+    /// The same, where both begin with a key.
+    fn on(key: &[u8], function: &str, args: Vec<Arg>, words: Vec<Vec<u8>>) -> Self {
+        let args = std::iter::once(Arg::Bytes(key.to_vec())).chain(args);
+        let words = [vec![key.to_vec()], words].concat();
+        Self::new(function, args.collect(), words)
+    }
+
     fn by_sql(&self, sql: &Sql) -> Said {
         let values: Vec<&(dyn ToSql + Sync)> = self.args.iter().map(|arg| arg.value().0).collect();
         match sql.query(&self.query, &values) {
@@ -107,90 +114,64 @@ fn alternating(one: &[Vec<u8>], other: &[Vec<u8>]) -> Vec<Vec<u8>> {
     pairs.flat_map(|(a, b)| [a.clone(), b.clone()]).collect()
 }
 
-/// Something that the functions do.
+/// Something that the functions do to a key.
 fn step(random: &mut Random) -> Step {
     let key = format!("key:{}", random.below(KEYS)).into_bytes();
-    let named = |words: Vec<Vec<u8>>| [vec![key.clone()], words].concat();
-    let with_key = |args: Vec<Arg>| {
-        let mut all = vec![Arg::Bytes(key.clone())];
-        all.extend(args);
-        all
-    };
     match random.below(16) {
         0 | 1 => {
             let value = value(random);
-            Step::new(
-                "set",
-                with_key(vec![Arg::Bytes(value.clone())]),
-                named(vec![value]),
-            )
+            Step::on(&key, "set", vec![Arg::Bytes(value.clone())], vec![value])
         }
-        2 => Step::new("get", with_key(vec![]), named(vec![])),
+        2 => Step::on(&key, "get", vec![], vec![]),
         3 => {
             let other = format!("key:{}", random.below(KEYS)).into_bytes();
-            let keys = vec![key.clone(), other];
+            let keys = vec![key, other];
             Step::new("del", vec![Arg::Several(keys.clone())], keys)
         }
         4 => {
-            let mut step = Step::new("expire", with_key(vec![]), named(vec![b"1000".to_vec()]));
+            let mut step = Step::on(&key, "expire", vec![], vec![b"1000".to_vec()]);
             step.query = "SELECT (freshet.expire($1::bytea, '1000 s'))::text".to_owned();
             step
         }
-        5 => Step::new("persist", with_key(vec![]), named(vec![])),
+        5 => Step::on(&key, "persist", vec![], vec![]),
         6 => {
             let by = i64::try_from(random.below(100)).unwrap() - 50;
             let word = by.to_string().into_bytes();
-            Step::new("incrby", with_key(vec![Arg::Number(by)]), named(vec![word]))
+            Step::on(&key, "incrby", vec![Arg::Number(by)], vec![word])
         }
-        7 | 8 => {
-            let fields = several(random);
+        _ => step_on_elements(&key, random),
+    }
+}
+
+/// The same to a collection.
+fn step_on_elements(key: &[u8], random: &mut Random) -> Step {
+    let fields = several(random);
+    match random.below(9) {
+        0 | 1 => {
             let values: Vec<Vec<u8>> = fields.iter().map(|_| value(random)).collect();
             let words = alternating(&fields, &values);
-            Step::new(
-                "hset",
-                with_key(vec![Arg::Several(fields), Arg::Several(values)]),
-                named(words),
-            )
+            let args = vec![Arg::Several(fields), Arg::Several(values)];
+            Step::on(key, "hset", args, words)
         }
-        9 => {
+        2 => {
             let field = value(random);
-            Step::new(
-                "hget",
-                with_key(vec![Arg::Bytes(field.clone())]),
-                named(vec![field]),
-            )
+            Step::on(key, "hget", vec![Arg::Bytes(field.clone())], vec![field])
         }
-        10 => {
+        3 | 4 => {
             let name = *random.pick(&["hdel", "srem", "zrem"]);
-            let fields = several(random);
-            Step::new(
-                name,
-                with_key(vec![Arg::Several(fields.clone())]),
-                named(fields),
-            )
+            Step::on(key, name, vec![Arg::Several(fields.clone())], fields)
         }
-        11 | 12 => {
+        5 | 6 => {
             let name = *random.pick(&["rpush", "lpush", "sadd"]);
-            let values = several(random);
-            Step::new(
-                name,
-                with_key(vec![Arg::Several(values.clone())]),
-                named(values),
-            )
+            Step::on(key, name, vec![Arg::Several(fields.clone())], fields)
         }
         _ => {
-            let members = several(random);
-            let scores: Vec<f64> = members
-                .iter()
-                .map(|_| *random.pick(&[0.0, -0.0, 1.5, -2.0, 1e300, f64::INFINITY]))
-                .collect();
+            let score = |_: &Vec<u8>| *random.pick(&[0.0, -0.0, 1.5, -2.0, 1e300, f64::INFINITY]);
+            let scores: Vec<f64> = fields.iter().map(score).collect();
             let texts: Vec<Vec<u8>> = scores.iter().map(|s| s.to_string().into_bytes()).collect();
-            let words = alternating(&texts, &members);
-            Step::new(
-                "zadd",
-                with_key(vec![Arg::Scores(scores), Arg::Several(members)]),
-                named(words),
-            )
+            let words = alternating(&texts, &fields);
+            let args = vec![Arg::Scores(scores), Arg::Several(fields)];
+            Step::on(key, "zadd", args, words)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! what is not told of.
 
 use super::{LIMIT, await_value};
+use crate::moving;
 use crate::support::{Client, Redis, Stack, Value, process};
 
 fn texts(value: &Value) -> Vec<String> {
@@ -244,6 +245,43 @@ fn keys_that_look_like_the_caches_own_names_do_no_harm() {
     await_value(&mut client, "k", Some("w"));
     client.ok(&["SET", "k", "x"]).unwrap();
     assert_eq!(stack.program.metric("freshet_generation").unwrap(), before);
+}
+
+/// What the cache was not told of yet is no damage; what it shows besides is.
+#[test]
+fn comparing_waits_for_what_is_not_told_yet() {
+    let stack = Stack::start_with(&[("cdc.capture", "off")], &[]).unwrap();
+    let mut client = stack.client().unwrap();
+    let sql = stack.sql().unwrap();
+    client.ok(&["MSET", "untold", "1", "damaged", "1"]).unwrap();
+    sql.execute("SELECT freshet.set('untold', '2')").unwrap();
+    assert_eq!(client.text(&["GET", "untold"]).unwrap(), "1");
+    let compared = moving::run(&stack, &["reconcile"]).unwrap();
+    assert_eq!(compared.code, 0, "{}{}", compared.out, compared.err);
+    assert!(
+        compared.out.contains("0 differ, 0 repaired, 1 undecided"),
+        "{}",
+        compared.out
+    );
+    sql.execute(
+        "SET freshet.writer = 'nobody'; UPDATE freshet.keys SET value = '2' WHERE key = 'damaged'",
+    )
+    .unwrap();
+    let compared = moving::run(&stack, &["reconcile"]).unwrap();
+    assert_eq!(compared.code, 1);
+    assert!(
+        compared.out.contains("1 differ, 0 repaired, 1 undecided"),
+        "{}",
+        compared.out
+    );
+    let _second = stack.second_program().unwrap();
+    await_value(&mut client, "untold", Some("2"));
+    let compared = moving::run(&stack, &["reconcile", "--repair"]).unwrap();
+    assert!(
+        compared.out.contains("1 differ, 1 repaired, 0 undecided"),
+        "{}",
+        compared.out
+    );
 }
 
 #[test]

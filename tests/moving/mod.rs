@@ -11,17 +11,17 @@ use crate::support::process::{self, AtParentDeath, RunAs};
 use crate::support::{Client, Stack, stack::FRESHET};
 
 /// What a command of the program came to.
-struct Ran {
+pub struct Ran {
     /// Its exit code.
-    code: i32,
+    pub code: i32,
     /// Its standard output.
-    out: String,
+    pub out: String,
     /// Its standard error.
-    err: String,
+    pub err: String,
 }
 
 /// Runs `freshet <arguments>` on the servers of `stack`.
-fn run(stack: &Stack, arguments: &[&str]) -> Result<Ran> {
+pub fn run(stack: &Stack, arguments: &[&str]) -> Result<Ran> {
     run_on(&stack.database, &stack.cache.url(), arguments)
 }
 
