@@ -33,6 +33,7 @@ test: ## All tests, in their short versions
 bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	@.ci/setup bench
 	cargo bench --locked --bench end_to_end
+	cargo bench --locked --bench scripts
 
 .PHONY: model-large
 model-large: ## The protocol's model with larger bounds (long)

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod applications;
 mod clients;
 mod coherence;
 mod commands;
