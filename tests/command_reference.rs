@@ -523,8 +523,8 @@ fn page() -> Result<String> {
     }
     let mut page = format!(
         "# Commands\n\nOf the {count} commands and subcommands of Redis 7.0, Freshet serves {} and refuses \
-         {refused}. Replies and errors of what is served are compared with those of a real Redis 7.0 by the \
-         tests. This page is written by a test from the command table; what it says of each is:\n\n",
+         {refused}. The tests compare replies\nand errors with those of a real Redis 7.0. One of them writes this \
+         page from the command table. How commands are served:\n\n",
         count - refused
     );
     for (name, meaning) in WAYS {
@@ -532,8 +532,7 @@ fn page() -> Result<String> {
     }
     page += "\nBesides, there is `FRESHET.ONCE` (see the README), and `CLIENT SETINFO` and `CLIENT NO-TOUCH` of \
              Redis 7.2.\n";
-    for (group, mut lines) in groups {
-        lines.sort();
+    for (group, lines) in groups {
         write!(
             page,
             "\n## {group}\n\n| command | | served | |\n|---|---|---|---|\n"

@@ -19,7 +19,7 @@ const SCRIPT_MAX: Duration = Duration::from_millis(8);
 const SCRIPTS_MAX: Duration = Duration::from_millis(25);
 
 /// After so many rounds a script that needs still more is put off: it disturbs its batch.
-const SCRIPT_ROUNDS: u32 = 4;
+pub(super) const SCRIPT_ROUNDS: u32 = 16;
 
 /// Runs units, and keeps what comes of them.
 pub(super) struct Runner<'a> {
@@ -141,10 +141,15 @@ impl<'a> Runner<'a> {
             limit: SCRIPT_MAX.min(left),
             source: None,
         };
+        // What this one needs is found out in the same round as what others do.
+        let is_short = self.workspace.take_short();
         let call = (&step.call, step.db);
         let events = self.events.as_mut();
         let ran = script.run(call, &mut self.workspace, self.now, events, room);
         self.spent += started.elapsed();
+        if is_short {
+            self.workspace.note_short();
+        }
         match ran.reply {
             Ok(reply) => {
                 self.deeds.extend(ran.deeds);

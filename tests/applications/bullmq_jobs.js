@@ -67,7 +67,7 @@ async function produce() {
     await until("every job is completed", async () => {
       const counts = await queue.getJobCounts("completed", "failed").catch(() => ({}));
       return counts.completed + counts.failed >= count;
-    }, 300_000);
+    }, 900_000);
   } finally {
     workers.forEach((worker) => worker.kill());
   }

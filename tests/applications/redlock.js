@@ -17,7 +17,9 @@ async function holds() {
   let lock = await redlock.acquire(["a", "b"], 10_000);
   for (const taken of [["a"], ["b", "c"]]) await assert.rejects(redlock.acquire(taken, 1000));
   lock = await lock.extend(20_000);
-  for (const client of clients) assert.ok((await client.pttl("a")) > 10_000);
+  // It does not wait for a minority that is slower.
+  const ends = await Promise.all(clients.map((client) => client.pttl("a")));
+  assert.ok(ends.filter((ms) => ms > 10_000).length > clients.length / 2, `${ends}`);
   await lock.release();
   await (await redlock.acquire(["c", "b"], 1000)).release();
   const short = await redlock.acquire(["d"], 150);
