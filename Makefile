@@ -35,6 +35,12 @@ bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	cargo bench --locked --bench end_to_end
 	cargo bench --locked --bench scripts
 
+.PHONY: docs
+docs: ## Write docs/commands.md and docs/compatibility.md anew
+	@.ci/setup test
+	FRESHET_WRITE_DOCS=1 cargo test --locked --features fault-points --test command_reference --test integration \
+	    -- page_of_commands applications::
+
 .PHONY: model-large
 model-large: ## The protocol's model with larger bounds (long)
 	FRESHET_MODEL=large cargo test --locked --release --test protocol_model -- --nocapture

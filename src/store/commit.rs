@@ -331,8 +331,8 @@ impl Session {
         Ok((guard, locked, kept))
     }
 
-    /// Locks and loads more within the transaction, and tells the time after that. `None` if a row is locked by
-    /// another transaction, or if it is too much: then roll back, and begin with these too.
+    /// Locks and loads more within the transaction, and tells the time after that. `None` if that cannot be done here:
+    /// a row is locked by another transaction, or it is too much. Then roll back, and begin with these too.
     pub async fn load_more(
         &self,
         requests: &[LoadRequest],
@@ -342,8 +342,9 @@ impl Session {
         let loading = load::lock_and_load(&self.client, statements, requests, limit);
         match self.bounded(Box::pin(loading)).await {
             Ok(loaded) => Ok(Some(loaded)),
-            Err(StoreError::TooSlow(_) | StoreError::TooLarge(_)) => Ok(None),
-            Err(error) => Err(error),
+            Err(error) if error.is_outage() => Err(error),
+            // Of several statements that failed, any may be the one that is told of.
+            Err(_) => Ok(None),
         }
     }
 

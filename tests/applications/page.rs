@@ -31,9 +31,12 @@ fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/compatibility.md")
 }
 
+fn is_writing() -> bool {
+    std::env::var_os("FRESHET_WRITE_DOCS").is_some()
+}
+
 /// Runs an application's test, and compares what came of it with its row, or writes that.
 pub fn tell(application: &str, to_be_known: &str, run: impl FnOnce() -> String) {
-    let is_writing = std::env::var_os("FRESHET_WRITE_DOCS").is_some();
     let outcome = catch_unwind(AssertUnwindSafe(run));
     let output = outcome.as_deref().unwrap_or_default();
     let lines = |head: &str| -> Vec<String> {
@@ -48,7 +51,7 @@ pub fn tell(application: &str, to_be_known: &str, run: impl FnOnce() -> String) 
         "**fails**"
     };
     let row = format!("| {application} | {version} | {works} | {to_be_known} | {result} |");
-    if is_writing {
+    if is_writing() {
         write(application, &row);
     }
     if let Err(panic) = outcome {
@@ -90,6 +93,9 @@ fn write(application: &str, row: &str) {
 /// No row is left of an application that is tested no more.
 #[test]
 fn page_has_the_rows_of_the_tests_and_no_others() {
+    if is_writing() {
+        return;
+    }
     let page = std::fs::read_to_string(file()).unwrap();
     assert!(page.starts_with(HEAD) && page.ends_with(TAIL));
     let tests = [include_str!("mod.rs"), include_str!("jobs.rs")].concat();

@@ -31,6 +31,7 @@ async function holds() {
 // What is read and written under the lock, in two steps, loses nothing.
 async function excludes() {
   const redlock = new Redlock(clients, patient);
+  await clients[0].del("counter");
   const step = () =>
     redlock.using(["counter:lock"], 5000, async (signal) => {
       const count = Number(await clients[0].get("counter"));
