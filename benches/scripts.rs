@@ -34,7 +34,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[1])
 return count";
 /// A bucket of tokens: ten calls on one hash, of which three write.
 const BUCKET: &str = "local key, now = KEYS[1], tonumber(ARGV[1])
-if redis.call('EXISTS', key) == 0 then redis.call('HSET', key, 'tokens', 100, 'at', now) end
+redis.call('EXISTS', key)
 local fields = redis.call('HMGET', key, 'tokens', 'at')
 redis.call('TYPE', key)
 redis.call('HLEN', key)
@@ -42,7 +42,7 @@ redis.call('HEXISTS', key, 'owner')
 redis.call('HSTRLEN', key, 'at')
 redis.call('HINCRBY', key, 'used', 1)
 redis.call('HSET', key, 'at', now)
-redis.call('HSET', key, 'tokens', tonumber(fields[1]))
+redis.call('HSET', key, 'tokens', tonumber(fields[1] or 100))
 return redis.call('HGET', key, 'used')";
 /// Ten calls, each of which writes another field.
 const TEN_FIELDS: &str =

@@ -149,6 +149,18 @@ fn celery_works() {
     });
 }
 
+/// Ruby and Sidekiq are those of Debian.
+#[test]
+fn sidekiq_works() {
+    let stack = Stack::start().unwrap();
+    page::tell("Sidekiq (Debian)", page::NOTHING, || {
+        let ports = ports(&stack).map(|port| port.to_string());
+        let script = script("sidekiq_jobs.rb");
+        let arguments = [script.to_str().unwrap(), &ports[0], &ports[1]];
+        said(packages::run(Path::new("ruby"), &arguments))
+    });
+}
+
 #[test]
 fn rq_works() {
     let stack = Stack::start().unwrap();
