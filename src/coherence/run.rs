@@ -133,16 +133,20 @@ impl<'a> Runner<'a> {
     /// The script's reply; none if the unit is put off, or must run again.
     fn script(&mut self, unit: &Unit, step: &Step, script: &Invocation) -> Option<Reply> {
         let left = SCRIPTS_MAX.saturating_sub(self.spent);
+        // What this one needs is found out in the same round as what others do. One that fell short
+        // has left things in between, so that nothing else can be said of those that follow it.
+        let is_short = self.workspace.take_short();
         if left.is_zero() {
-            return self.put_off(unit);
+            return match is_short {
+                true => self.stay_short(),
+                false => self.put_off(unit),
+            };
         }
         let started = Instant::now();
         let room = Room {
             limit: SCRIPT_MAX.min(left),
             source: None,
         };
-        // What this one needs is found out in the same round as what others do.
-        let is_short = self.workspace.take_short();
         let call = (&step.call, step.db);
         let events = self.events.as_mut();
         let ran = script.run(call, &mut self.workspace, self.now, events, room);
@@ -150,6 +154,7 @@ impl<'a> Runner<'a> {
         if is_short {
             self.workspace.note_short();
         }
+        let is_deep = self.rounds >= SCRIPT_ROUNDS;
         match ran.reply {
             Ok(reply) => {
                 self.deeds.extend(ran.deeds);
@@ -158,12 +163,18 @@ impl<'a> Runner<'a> {
                 }
                 Some(reply)
             }
-            Err(Ended::Short) if self.rounds < SCRIPT_ROUNDS => None,
+            Err(Ended::Short) if !is_deep => None,
+            Err(Ended::TooLong | Ended::Elsewhere) if is_short => None,
             Err(_) => {
                 script.program.prefer_aside(true);
                 self.put_off(unit)
             }
         }
+    }
+
+    fn stay_short(&mut self) -> Option<Reply> {
+        self.workspace.note_short();
+        None
     }
 
     fn put_off(&mut self, unit: &Unit) -> Option<Reply> {
