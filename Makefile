@@ -33,6 +33,13 @@ test: ## All tests, in their short versions
 bench: ## Compare with Redis, twemproxy, HAProxy, pgbench and a dual write
 	@.ci/setup bench
 	cargo bench --locked --bench end_to_end
+	cargo bench --locked --bench scripts
+
+.PHONY: docs
+docs: ## Write docs/commands.md and docs/compatibility.md anew
+	@.ci/setup test
+	FRESHET_WRITE_DOCS=1 cargo test --locked --features fault-points --test command_reference --test integration \
+	    -- page_of_commands applications::
 
 .PHONY: bench-cdc
 bench-cdc: ## What writing by SQL costs, and how soon the cache shows it

@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
-use crate::acl::User;
+use crate::acl::{Denied, User};
 use crate::cache::{self, Cache};
 use crate::coherence::Answer;
 use crate::coherence::{
@@ -56,7 +56,12 @@ pub struct Origin {
     pub client: u64,
     /// What it may do, for the scripts that it runs; `None`: everything.
     pub user: Option<Arc<User>>,
+    /// What scripts were refused that it ran, if they may not do everything.
+    pub refused: Option<Refused>,
 }
+
+/// Calls of scripts that their user may not make.
+pub type Refused = Arc<std::sync::Mutex<Vec<(Call, Denied)>>>;
 
 /// How the data path stands, for `INFO` and the admin address.
 #[derive(Clone, Debug)]

@@ -4,6 +4,9 @@
 //! `src/command/reference.resp` holds Redis's own description of its commands.
 //! `FRESHET_WRITE_REFERENCE=1 cargo test --test command_reference` writes it anew
 //! from the installed redis-server.
+//!
+//! `docs/commands.md` says of each of them how it is served. `FRESHET_WRITE_DOCS=1` with the same
+//! command writes it.
 
 #[allow(
     dead_code,
@@ -16,15 +19,20 @@ mod support {
     pub mod redis;
 }
 
-use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
-use freshet::command::{Command, Keys, TABLE, docs, resolve};
+use freshet::command::{Class, Command, Keys, Served, TABLE, docs, find, resolve};
 use freshet::model::{Protocol, Reply, Request};
 use freshet::resp::{decode_reply, encode};
 use support::client::{Client, show};
 use support::redis::Redis;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/command/reference.resp");
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/commands.md");
 
 /// Rows of the table that Redis 7.0 does not have.
 const ADDED: &[&str] = &["CLIENT|SETINFO", "CLIENT|NO-TOUCH"];
@@ -396,4 +404,169 @@ fn keys_of_calls_are_those_of_redis() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What the documentation of commands says of one.
+struct Described {
+    name: String,
+    group: String,
+    summary: String,
+}
+
+fn text(reply: &Reply) -> String {
+    match reply {
+        Reply::Bulk(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The commands and subcommands of `docs`, a reply to `COMMAND DOCS`; families are left out.
+fn described(docs: Reply) -> Result<Vec<Described>> {
+    let Reply::Map(commands) = docs else {
+        anyhow::bail!("COMMAND DOCS is no map");
+    };
+    let mut found = Vec::new();
+    for (name, fields) in commands {
+        let Reply::Map(fields) = fields else {
+            anyhow::bail!("{name:?} is not described by a map");
+        };
+        let field = |wanted: &str| {
+            let field = fields.iter().find(|(name, _)| text(name) == wanted);
+            field.map(|(_, value)| value.clone())
+        };
+        match field("subcommands") {
+            Some(subcommands) => found.extend(described(subcommands)?),
+            None => found.push(Described {
+                name: text(&name).to_uppercase(),
+                group: text(&field("group").context("no group")?),
+                summary: text(&field("summary").context("no summary")?),
+            }),
+        }
+    }
+    Ok(found)
+}
+
+/// The row of a command, and that of its family.
+fn row_of(name: &str) -> Result<(&'static Command, &'static Command)> {
+    let words: Vec<&str> = name.split('|').collect();
+    let found = |words: &[&str]| find(&Request::from_args(words)).ok();
+    let row = found(&words).with_context(|| format!("no row for {name}"))?;
+    Ok((row, found(&words[..1]).context("no family")?))
+}
+
+/// The ways in which commands are served, with what they mean.
+const WAYS: &[(&str, &str)] = &[
+    (
+        "cache",
+        "read in Redis; what is not there is read from PostgreSQL, and then kept there",
+    ),
+    ("durable", "committed in PostgreSQL before it is answered"),
+    (
+        "PostgreSQL",
+        "answered by PostgreSQL, in whole or page by page",
+    ),
+    (
+        "messages",
+        "through Redis, to the clients of all proxies; kept nowhere, as in Redis",
+    ),
+    ("proxy", "answered by the proxy itself"),
+    ("**refused**", "an error, which says why; nothing changes"),
+];
+
+fn way(row: &Command, group: &str) -> &'static str {
+    if matches!(row.served, Served::Not(_)) {
+        return "**refused**";
+    }
+    let is_help = row.subcommand() == Some("HELP");
+    match row.class {
+        Class::Read | Class::Expiry => "cache",
+        Class::Write | Class::Flush | Class::Script => "durable",
+        Class::Keyspace => "PostgreSQL",
+        Class::Local if group == "pubsub" && !is_help => "messages",
+        Class::Local => match row.name {
+            "FUNCTION|LOAD" | "FUNCTION|DELETE" | "FUNCTION|FLUSH" | "FUNCTION|RESTORE"
+            | "SCRIPT|LOAD" | "SCRIPT|FLUSH" => "durable",
+            "SCRIPT|EXISTS" | "FUNCTION|LIST" | "FUNCTION|DUMP" => "PostgreSQL",
+            _ => "proxy",
+        },
+        Class::Transaction => "proxy",
+        Class::Unserved => "**refused**",
+    }
+}
+
+/// How a command is served, as a line of the page.
+fn line(it: &Described) -> Result<String> {
+    let (row, family) = row_of(&it.name)?;
+    let own = [row.served, family.served];
+    let note = own.into_iter().find_map(|served| match served {
+        Served::Fully => None,
+        Served::But(text) | Served::Not(text) => Some(text),
+    });
+    let name = it.name.replace('|', " ");
+    let (how, note) = (way(row, &it.group), note.unwrap_or_default());
+    let summary = it.summary.replace('|', "\\|");
+    Ok(format!("| `{name}` | {summary} | {how} | {note} |\n"))
+}
+
+fn page() -> Result<String> {
+    let request = Request::from_args(&["COMMAND", "DOCS"]);
+    let call = resolve(request).map_err(|reply| anyhow::anyhow!("{reply:?}"))?;
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let all = described(without_own(docs::reply(&call)))?;
+    let refused = |it: &&Described| {
+        let row = row_of(&it.name);
+        row.is_ok_and(|(row, _)| matches!(row.served, Served::Not(_)))
+    };
+    let (count, refused) = (all.len(), all.iter().filter(refused).count());
+    for it in &all {
+        groups.entry(it.group.clone()).or_default().push(line(it)?);
+    }
+    let mut page = format!(
+        "# Commands\n\nOf the {count} commands and subcommands of Redis 7.0, Freshet serves {} and refuses \
+         {refused}. The tests compare replies\nand errors with those of a real Redis 7.0. One of them writes this \
+         page from the command table. How commands are served:\n\n",
+        count - refused
+    );
+    for (name, meaning) in WAYS {
+        writeln!(page, "- {name}: {meaning}.")?;
+    }
+    page += "\nBesides, there is `FRESHET.ONCE` (see the README), and `CLIENT SETINFO` and `CLIENT NO-TOUCH` of \
+             Redis 7.2.\n";
+    for (group, lines) in groups {
+        write!(
+            page,
+            "\n## {group}\n\n| command | | served | |\n|---|---|---|---|\n"
+        )?;
+        page += &lines.concat();
+    }
+    Ok(page)
+}
+
+#[test]
+fn page_of_commands_is_that_of_the_table() -> Result<()> {
+    let page = page()?;
+    if std::env::var_os("FRESHET_WRITE_DOCS").is_some() {
+        std::fs::write(PAGE, &page)?;
+        return Ok(());
+    }
+    let kept = std::fs::read_to_string(PAGE)?;
+    ensure!(
+        kept == page,
+        "{PAGE} is out of date: FRESHET_WRITE_DOCS=1 cargo test --test command_reference"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_is_refused_says_why() {
+    for row in rows() {
+        let is_refused = matches!(row.served, Served::Not(_));
+        let is_unserved = row.class == Class::Unserved;
+        assert!(
+            is_refused || !is_unserved,
+            "{} is refused without a reason",
+            row.name
+        );
+        assert_eq!(row.refusal().is_some(), is_refused, "{}", row.name);
+    }
 }

@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+mod applications;
 mod cdc;
 mod clients;
 mod coherence;

@@ -27,12 +27,6 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
         ]),
         "WAIT" => wait(call),
         "LASTSAVE" => last_save(),
-        "SAVE" | "BGSAVE" | "BGREWRITEAOF" => Reply::error(
-            "ERR Freshet writes no dump file: each acknowledged write is in PostgreSQL already",
-        ),
-        "SHUTDOWN" => {
-            Reply::error("ERR Freshet is not stopped by its clients; send the process SIGTERM")
-        }
         "REPLICAOF" | "SLAVEOF" => replica_of(call),
         "FAILOVER" => failover(call),
         "MODULE|LIST" => Reply::Array(Vec::new()),
@@ -48,7 +42,10 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
         "MEMORY|MALLOC-STATS" => Reply::bulk("Stats not supported for the current allocator"),
         "READONLY" | "READWRITE" | "ASKING" => no_cluster(),
         _ if call.command.family() == "CLUSTER" => no_cluster(),
-        _ => wrong_arity(call.command),
+        _ => {
+            let refusal = call.command.refusal();
+            refusal.unwrap_or_else(|| wrong_arity(call.command))
+        }
     }
 }
 

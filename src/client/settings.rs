@@ -21,8 +21,10 @@ pub fn answer(hub: &Hub, call: &Call) -> Reply {
             hub.stats.reset();
             Reply::OK
         }
-        Some("REWRITE") => Reply::error("ERR Freshet does not rewrite its configuration file"),
-        _ => wrong_arity(call.command),
+        _ => {
+            let refusal = call.command.refusal();
+            refusal.unwrap_or_else(|| wrong_arity(call.command))
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::tracking::Tracked;
 use super::transaction::{Block, Watchlist};
 use super::users::Account;
 use crate::command::{Call, Class, flags};
-use crate::flow::Origin;
+use crate::flow::{Origin, Refused};
 use crate::model::{Db, Protocol};
 use crate::pubsub::{Listens, Mailbox, Space, Subscriptions};
 use crate::resp::Trust;
@@ -175,6 +175,18 @@ impl Client {
             db: self.db,
             protocol: self.protocol,
             client: self.entry.id,
+            refused: user.map(|_| Refused::default()),
+        }
+    }
+
+    /// Puts into the ACL log what scripts were refused that it ran.
+    pub fn note_refused(&self, hub: &Hub, origin: &Origin) {
+        let Some(user) = self.user.as_ref().filter(|_| origin.user.is_some()) else {
+            return;
+        };
+        for (call, denied) in origin.take_refused() {
+            hub.users
+                .note_denied(&self.entry, "lua", user, (&call, &denied));
         }
     }
 

@@ -295,7 +295,9 @@ impl Run {
             };
             let flush = (from..self.steps.len()).find(is_flush);
             let end = flush.unwrap_or(self.steps.len());
-            match self.part(hub, &origin, from, end).await {
+            let done = self.part(hub, &origin, from, end).await;
+            client.note_refused(hub, &origin);
+            match done {
                 Err(reply) if from == 0 => return Err(reply),
                 Err(reply) => self.refuse_part(from, end, &reply),
                 Ok(()) => {}

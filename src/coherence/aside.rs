@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::plan::step_needs;
+use super::run::SCRIPT_ROUNDS;
 use super::unit::{Done, Scripted};
 use super::{Answer, Keyspace, Lane, Reads, Refusal, Seen, Step, Unit};
 use crate::command::{Call, Class};
@@ -56,8 +57,8 @@ struct Explored {
     took: Duration,
     /// It can only run here.
     is_elsewhere: bool,
-    /// It needed no more than it had declared.
-    is_tame: bool,
+    /// How often it has needed more than it had declared.
+    loads: u32,
 }
 
 impl Asides {
@@ -122,7 +123,7 @@ impl Asides {
             let explored = self.explore(unit, needed).await?;
             // One state of the store, of which the cache was told: as any read.
             let is_free = unit.watched.is_empty() && unit.once.is_none();
-            if explored.is_tame && explored.done.is_nothing() && is_free {
+            if explored.loads == 0 && explored.done.is_nothing() && is_free {
                 prefer(unit, explored.took >= QUICK || explored.is_elsewhere);
                 return Ok(Answer::Done(explored.done.replies));
             }
@@ -131,7 +132,7 @@ impl Asides {
                 let unit = hinted(unit, explored.needed.clone());
                 let answer = self.answer(unit.clone()).await?;
                 if !unit.is_deferred() {
-                    prefer(&unit, !explored.is_tame);
+                    prefer(&unit, explored.loads > SCRIPT_ROUNDS);
                     return Ok(answer);
                 }
                 needed = explored.needed;
@@ -192,13 +193,14 @@ impl Asides {
     ) -> Result<Explored, Refusal> {
         let started = Instant::now();
         let tells = self.lane.event_classes().is_active();
-        let mut shorts = AHashMap::new();
+        let (mut shorts, mut loads) = (AHashMap::new(), 0);
         for _ in 0..ROUNDS_MAX {
             let left = self.limit.saturating_sub(started.elapsed());
             let (workspace, now) = self.load(&needed).await?;
             let state = State {
                 needed,
                 shorts,
+                loads,
                 ..State::default()
             };
             let source = Arc::new(Loads {
@@ -231,11 +233,11 @@ impl Asides {
                         needed: state.needed,
                         took,
                         is_elsewhere: state.is_elsewhere,
-                        is_tame: state.shorts.is_empty(),
+                        loads: state.loads,
                     });
                 }
                 Err(Ended::Short | Ended::Elsewhere) => {
-                    (needed, shorts) = (state.needed, state.shorts)
+                    (needed, shorts, loads) = (state.needed, state.shorts, state.loads);
                 }
                 Err(Ended::Killed) => return Err(Refusal::Killed),
                 Err(Ended::TooLong) => return Err(Refusal::TooLong(self.limit)),
@@ -385,6 +387,7 @@ struct State {
     needed: BTreeMap<Key, Need>,
     /// How often it fell short of each key.
     shorts: AHashMap<Key, u32>,
+    loads: u32,
     is_elsewhere: bool,
     /// How long the run has waited for what was loaded.
     waited: Duration,
@@ -400,6 +403,7 @@ impl Loads {
     /// Notes what is wanted; what is to be loaded for it.
     fn note(&self, wanted: Needs) -> Vec<LoadRequest> {
         let mut state = self.lock();
+        state.loads += 1;
         let mut more: BTreeMap<Key, Need> = BTreeMap::new();
         for (key, need) in wanted {
             more.entry(key).or_default().add(need);

@@ -7,7 +7,7 @@ use ahash::AHashMap;
 
 use super::lane::Job;
 use super::once::{Keeping, Tokens};
-use super::plan::{Plan, authors, is_reserved, run, tokens, units};
+use super::plan::{Plan, Wanted, authors, is_reserved, needs, run, runs_scripts, tokens, units};
 use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
@@ -19,7 +19,8 @@ use crate::fault::{self, Point};
 use crate::model::{Effect, Event, Generation, Key, UnixMs, Value, Version};
 use crate::script::Deed;
 use crate::store::{
-    self, Change, FenceState, Guard, LoadRequest, RowState, Session, Store, StoreError, Written,
+    self, Change, FenceState, Guard, LoadRequest, Locked, RowState, Session, Store, StoreError,
+    Written,
 };
 
 /// What a batch works with.
@@ -345,11 +346,10 @@ impl<'a> Batch<'a> {
         &self,
         session: &Session,
         jobs: &[Job],
-        needs: BTreeMap<Key, Need>,
+        needs: (BTreeMap<Key, Need>, Wanted),
         keeping: Keeping,
-        rounds: u32,
     ) -> Result<Prepared, Failure> {
-        let loaded = self.load_and_write(session, jobs, needs, (keeping, rounds));
+        let loaded = self.load_and_write(session, jobs, needs, keeping);
         let (plan, versions) = loaded.await?;
         Ok(self.prepared(plan, versions))
     }
@@ -382,8 +382,8 @@ impl<'a> Batch<'a> {
         &self,
         session: &Session,
         jobs: &[Job],
-        needs: BTreeMap<Key, Need>,
-        (keeping, rounds): (Keeping, u32),
+        (needs, wanted): (BTreeMap<Key, Need>, Wanted),
+        keeping: Keeping,
     ) -> Result<(Plan, Vec<Version>), Failure> {
         let requests: Vec<LoadRequest> = needs
             .into_iter()
@@ -395,15 +395,13 @@ impl<'a> Batch<'a> {
             .await
             .map_err(|e| Failure::early(Cause::Store(e)))?;
         self.check(&guard).map_err(Failure::early)?;
-        let mut workspace = Workspace::default();
-        for (request, locked) in requests.iter().zip(&locked) {
-            workspace.load(request.key.clone(), locked.loaded.clone());
-        }
-        let tokens = Tokens::new(kept, keeping);
-        let plan = run(jobs, workspace, (&requests, &locked), tokens, now, rounds);
-        if plan.is_short {
-            return Err(Failure::early(Cause::Short(plan.wanted)));
-        }
+        let found = Found {
+            requests,
+            locked,
+            now,
+        };
+        let running = found.run(session, jobs, wanted, || Tokens::new(kept.clone(), keeping));
+        let plan = running.await?;
         let kept = match &plan.kept {
             Ok(kept) => kept,
             Err(refusal) => return Err(Failure::early(Cause::Poisoned(refusal.clone()))),
@@ -536,6 +534,83 @@ impl<'a> Batch<'a> {
         }
         if let Err(error) = self.cache.apply(generation, &self.id, &observed).await {
             self.fence.suspect(&error);
+        }
+    }
+}
+
+/// What a batch has loaded under row locks, in the order of keys.
+struct Found {
+    requests: Vec<LoadRequest>,
+    locked: Vec<Locked>,
+    now: UnixMs,
+}
+
+impl Found {
+    /// Runs the jobs on it. What scripts turn out to need besides is loaded within the transaction, and they run
+    /// anew, unless a lock would have to be waited for: that is done in the order of keys only.
+    async fn run(
+        mut self,
+        session: &Session,
+        jobs: &[Job],
+        mut wanted: Wanted,
+        tokens: impl Fn() -> Tokens,
+    ) -> Result<Plan, Failure> {
+        let mut more: Vec<(Key, Need)> = Vec::new();
+        loop {
+            let mut workspace = Workspace::default();
+            for (request, locked) in self.requests.iter().zip(&self.locked) {
+                workspace.load(request.key.clone(), locked.loaded.clone());
+            }
+            let loaded = (&self.requests[..], &self.locked[..]);
+            let plan = run(jobs, workspace, loaded, tokens(), self.now, wanted.rounds());
+            if !plan.is_short {
+                return Ok(plan);
+            }
+            more.extend(plan.wanted.iter().cloned());
+            wanted.add(plan.wanted);
+            let needs = needs(jobs, &wanted).into_iter();
+            let lacking = needs.filter(|(key, need)| self.lacks(key, need));
+            let requests: Vec<LoadRequest> = lacking
+                .map(|(key, need)| LoadRequest::new(key, need))
+                .collect();
+            if requests.is_empty() || !runs_scripts(jobs) {
+                return Err(Failure::early(Cause::Short(more)));
+            }
+            let loaded = session.load_more(&requests).await;
+            match loaded.map_err(|error| Failure::early(Cause::Store(error)))? {
+                Some((locked, now)) => self.add(requests, locked, now),
+                None => return Err(Failure::early(Cause::Short(more))),
+            }
+        }
+    }
+
+    fn place(&self, key: &Key) -> Result<usize, usize> {
+        self.requests
+            .binary_search_by(|request| request.key.cmp(key))
+    }
+
+    fn lacks(&self, key: &Key, need: &Need) -> bool {
+        let known = self.place(key).map(|at| &self.requests[at].need);
+        known.is_ok_and(|known| known != need) || known.is_err()
+    }
+
+    /// Puts in what was loaded besides, at `now`.
+    fn add(&mut self, requests: Vec<LoadRequest>, locked: Vec<Locked>, now: UnixMs) {
+        for (request, locked) in requests.into_iter().zip(locked) {
+            match self.place(&request.key) {
+                Ok(at) => {
+                    self.requests[at] = request;
+                    self.locked[at] = locked;
+                }
+                Err(at) => {
+                    self.requests.insert(at, request);
+                    self.locked.insert(at, locked);
+                }
+            }
+        }
+        self.now = now;
+        for locked in &mut self.locked {
+            locked.end_by(now);
         }
     }
 }

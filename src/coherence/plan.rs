@@ -59,7 +59,7 @@ impl Plan {
 const ROUNDS_MAX: u32 = 3;
 
 /// What the calls of a batch turned out to need besides what they tell of themselves.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     needs: Vec<(Key, Need)>,
     /// How often an attempt fell short of each key.

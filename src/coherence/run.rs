@@ -19,7 +19,7 @@ const SCRIPT_MAX: Duration = Duration::from_millis(8);
 const SCRIPTS_MAX: Duration = Duration::from_millis(25);
 
 /// After so many rounds a script that needs still more is put off: it disturbs its batch.
-const SCRIPT_ROUNDS: u32 = 4;
+pub(super) const SCRIPT_ROUNDS: u32 = 16;
 
 /// Runs units, and keeps what comes of them.
 pub(super) struct Runner<'a> {
@@ -133,8 +133,14 @@ impl<'a> Runner<'a> {
     /// The script's reply; none if the unit is put off, or must run again.
     fn script(&mut self, unit: &Unit, step: &Step, script: &Invocation) -> Option<Reply> {
         let left = SCRIPTS_MAX.saturating_sub(self.spent);
+        // What this one needs is found out in the same round as what others do. One that fell short
+        // has left things in between, so that nothing else can be said of those that follow it.
+        let is_short = self.workspace.take_short();
         if left.is_zero() {
-            return self.put_off(unit);
+            return match is_short {
+                true => self.stay_short(),
+                false => self.put_off(unit),
+            };
         }
         let started = Instant::now();
         let room = Room {
@@ -145,6 +151,10 @@ impl<'a> Runner<'a> {
         let events = self.events.as_mut();
         let ran = script.run(call, &mut self.workspace, self.now, events, room);
         self.spent += started.elapsed();
+        if is_short {
+            self.workspace.note_short();
+        }
+        let is_deep = self.rounds >= SCRIPT_ROUNDS;
         match ran.reply {
             Ok(reply) => {
                 self.deeds.extend(ran.deeds);
@@ -153,12 +163,18 @@ impl<'a> Runner<'a> {
                 }
                 Some(reply)
             }
-            Err(Ended::Short) if self.rounds < SCRIPT_ROUNDS => None,
+            Err(Ended::Short) if !is_deep => None,
+            Err(Ended::TooLong | Ended::Elsewhere) if is_short => None,
             Err(_) => {
                 script.program.prefer_aside(true);
                 self.put_off(unit)
             }
         }
+    }
+
+    fn stay_short(&mut self) -> Option<Reply> {
+        self.workspace.note_short();
+        None
     }
 
     fn put_off(&mut self, unit: &Unit) -> Option<Reply> {

@@ -305,8 +305,8 @@ impl Worker {
         if is_blind(jobs, &needs) {
             return self.commit_blind(batch, session, jobs, count).await;
         }
-        let rounds = self.wanted.rounds();
-        let prepared = batch.prepare(session, jobs, needs, self.keeping, rounds);
+        let wanted = self.wanted.clone();
+        let prepared = batch.prepare(session, jobs, (needs, wanted), self.keeping);
         let prepared = match prepared.await {
             Ok(prepared) => prepared,
             Err(failure) => {

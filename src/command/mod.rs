@@ -18,7 +18,7 @@ pub use table::{EXPIRED, ONCE, TABLE, lookup};
 use bytes::Bytes;
 
 pub use crate::model::glob;
-use crate::model::{Db, Key, Request};
+use crate::model::{Db, Key, Reply, Request};
 
 /// Who answers a command, and so which path it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,17 @@ pub enum Class {
     Transaction,
     /// A Redis command that Freshet does not serve.
     Unserved,
+}
+
+/// Whether a command does what it does in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// All of it.
+    Fully,
+    /// With the limit or difference that the text names.
+    But(&'static str),
+    /// Nothing, and the text says why.
+    Not(&'static str),
 }
 
 /// Where a command's keys stand among its arguments.
@@ -85,6 +96,8 @@ pub struct Command {
     pub keys: Keys,
     /// Who answers it.
     pub class: Class,
+    /// What of it is not served.
+    pub served: Served,
     /// The rows of its subcommands, if it is a family such as `OBJECT`.
     pub subcommands: &'static [Command],
 }
@@ -98,6 +111,16 @@ impl Command {
     /// Its second word, if it is a subcommand: `ENCODING` for `OBJECT|ENCODING`.
     pub fn subcommand(&self) -> Option<&'static str> {
         self.name.split_once('|').map(|(_, second)| second)
+    }
+
+    /// The error that it is answered with, if Freshet does not serve it.
+    pub fn refusal(&self) -> Option<Reply> {
+        let Served::Not(why) = self.served else {
+            return None;
+        };
+        let name = self.name.to_ascii_lowercase();
+        let text = format!("ERR Freshet does not serve '{name}': {why}");
+        Some(Reply::error(text))
     }
 
     /// Whether it takes `count` arguments, its name (two for a subcommand) included.

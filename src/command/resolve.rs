@@ -15,8 +15,10 @@ pub fn resolve(request: Request) -> Result<Call, Reply> {
     if !command.accepts(request.len()) {
         return Err(wrong_arity(command));
     }
-    if command.class == Class::Unserved {
-        return Err(unserved(command));
+    if command.class == Class::Unserved
+        && let Some(refusal) = command.refusal()
+    {
+        return Err(refusal);
     }
     if std::ptr::eq(command, &ONCE) {
         return once::unwrap(command, request);
@@ -50,13 +52,6 @@ pub fn wrong_arity(command: &Command) -> Reply {
     Reply::error(format!(
         "ERR wrong number of arguments for '{}' command",
         command.name.to_ascii_lowercase()
-    ))
-}
-
-fn unserved(command: &Command) -> Reply {
-    let name = command.name.to_ascii_lowercase();
-    Reply::error(format!(
-        "ERR Freshet does not serve '{name}' yet; nothing was changed"
     ))
 }
 
@@ -126,7 +121,8 @@ mod tests {
             ),
             (
                 &["migrate", "host", "1", "k", "0", "5"],
-                "ERR Freshet does not serve 'migrate' yet; nothing was changed",
+                "ERR Freshet does not serve 'migrate': its data stay in PostgreSQL, DUMP and RESTORE move \
+                 single keys",
             ),
         ] {
             assert_eq!(error_of(args), text);

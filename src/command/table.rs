@@ -1,6 +1,6 @@
 //! The command table: data, readable without knowing Rust.
 //!
-//! A row is: name, arity, flags, keys, class. The arity counts the name;
+//! A row is: name, arity, flags, keys, class, and what of it is not served. The arity counts the name;
 //! negative means at least that many. Names, arities, flags and keys are those
 //! of Redis 7.0 (`tests/command_reference.rs` compares them with a real
 //! server); the class is Freshet's. `CLIENT|SETINFO` and `CLIENT|NO-TOUCH` are
@@ -10,7 +10,7 @@
 //! one row for each subcommand, named `FAMILY|SUBCOMMAND`.
 
 use super::flags::*;
-use super::{Class, Command, Flags, Keys};
+use super::{Class, Command, Flags, Keys, Served};
 use Class::{Expiry, Flush, Keyspace, Local, Read, Script, Transaction, Unserved, Write};
 
 const NONE: Keys = Keys::None;
@@ -32,7 +32,22 @@ const fn row(name: &'static str, arity: i8, flags: u32, keys: Keys, class: Class
         flags: Flags::new(flags),
         keys,
         class,
+        served: Served::Fully,
         subcommands: &[],
+    }
+}
+
+/// One that is refused, always, and why: the clause follows "Freshet does not serve '...': ".
+const fn refused(
+    name: &'static str,
+    arity: i8,
+    flags: u32,
+    keys: Keys,
+    why: &'static str,
+) -> Command {
+    Command {
+        served: Served::Not(why),
+        ..row(name, arity, flags, keys, Unserved)
     }
 }
 
@@ -49,9 +64,36 @@ const fn family(
         flags: Flags::new(flags),
         keys: Keys::None,
         class,
+        served: Served::Fully,
         subcommands,
     }
 }
+
+impl Command {
+    /// The same, with this limit or difference.
+    const fn but(self, what: &'static str) -> Self {
+        Self {
+            served: Served::But(what),
+            ..self
+        }
+    }
+
+    /// The same, which says why it does nothing.
+    const fn not(self, why: &'static str) -> Self {
+        Self {
+            served: Served::Not(why),
+            ..self
+        }
+    }
+}
+
+const NO_DUMP: &str = "it writes no dump file, each acknowledged write is in PostgreSQL already";
+const NO_MODULES: &str = "what a module writes inside Redis would not be in PostgreSQL";
+const NO_REPLICATION: &str = "PostgreSQL replicates the data, and further proxies serve the same";
+const NO_SELF_TEST: &str = "it tests the source of Redis";
+const AS_ALONE: &str = "as a Redis without replicas";
+const AS_WITHOUT_CLUSTER: &str = "as a Redis outside cluster mode";
+const OWN_MEMORY: &str = "of the proxy's own memory";
 
 /// The flags that all commands running scripts share.
 const SCRIPT: u32 = NOSCRIPT | STALE | SKIP_MONITOR | NO_MANDATORY_KEYS | MOVABLEKEYS;
@@ -112,7 +154,7 @@ pub static TABLE: &[Command] = &[
     row("EXPIREAT", -3, WRITE | FAST, FIRST, Write),
     row("EXPIRETIME", 2, READONLY | FAST, FIRST, Expiry),
     row("KEYS", 2, READONLY, NONE, Keyspace),
-    row("MIGRATE", -6, WRITE | MOVABLEKEYS, range(3, 3, 1), Unserved),
+    refused("MIGRATE", -6, WRITE | MOVABLEKEYS, range(3, 3, 1), "its data stay in PostgreSQL, DUMP and RESTORE move single keys"),
     row("MOVE", 3, WRITE | FAST, FIRST, Write),
     family("OBJECT", -2, PLAIN, Local, &[
         row("OBJECT|ENCODING", 3, READONLY, range(2, 2, 1), Read),
@@ -137,7 +179,7 @@ pub static TABLE: &[Command] = &[
     row("TTL", 2, READONLY | FAST, FIRST, Expiry),
     row("TYPE", 2, READONLY | FAST, FIRST, Read),
     row("UNLINK", -2, WRITE | FAST, ALL, Write),
-    row("WAIT", 3, NOSCRIPT, NONE, Local),
+    row("WAIT", 3, NOSCRIPT, NONE, Local).but("answers 0 at once, as a Redis without replicas"),
     // Connection.
     row("AUTH", -2, NOSCRIPT | LOADING | STALE | FAST | NO_AUTH | ALLOW_BUSY, NONE, Local),
     family("CLIENT", -2, PLAIN, Local, &[
@@ -182,8 +224,8 @@ pub static TABLE: &[Command] = &[
         row("ACL|USERS", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("ACL|WHOAMI", 2, NOSCRIPT | LOADING | STALE, NONE, Local),
     ]),
-    row("BGREWRITEAOF", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local),
-    row("BGSAVE", -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local),
+    row("BGREWRITEAOF", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local).not(NO_DUMP),
+    row("BGSAVE", -1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Local).not(NO_DUMP),
     family("COMMAND", -1, LOADING | STALE, Local, &[
         row("COMMAND|COUNT", 2, LOADING | STALE, NONE, Local),
         row("COMMAND|DOCS", -2, LOADING | STALE, NONE, Local),
@@ -197,16 +239,19 @@ pub static TABLE: &[Command] = &[
         row("CONFIG|GET", -3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("CONFIG|HELP", 2, LOADING | STALE, NONE, Local),
         row("CONFIG|RESETSTAT", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
-        row("CONFIG|REWRITE", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
-        row("CONFIG|SET", -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
+        row("CONFIG|REWRITE", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local)
+            .not("it does not rewrite its configuration file"),
+        row("CONFIG|SET", -4, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local)
+            .but("`notify-keyspace-events` only, all else is set in `proxy.toml`"),
     ]),
     row("DBSIZE", 1, READONLY | FAST, NONE, Keyspace),
-    row("DEBUG", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
-    row("FAILOVER", -1, ADMIN | NOSCRIPT | STALE, NONE, Local),
+    row("DEBUG", -2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local).but("`DEBUG SLEEP` only"),
+    row("FAILOVER", -1, ADMIN | NOSCRIPT | STALE, NONE, Local).but(AS_ALONE),
     row("FLUSHALL", -1, WRITE, NONE, Flush),
     row("FLUSHDB", -1, WRITE, NONE, Flush),
     row("INFO", -1, LOADING | STALE, NONE, Local),
-    row("LASTSAVE", 1, LOADING | STALE | FAST, NONE, Local),
+    row("LASTSAVE", 1, LOADING | STALE | FAST, NONE, Local)
+        .but("the present, since what was acknowledged is saved"),
     family("LATENCY", -2, PLAIN, Local, &[
         row("LATENCY|DOCTOR", 2, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
         row("LATENCY|GRAPH", 3, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Local),
@@ -218,29 +263,32 @@ pub static TABLE: &[Command] = &[
     ]),
     row("LOLWUT", -1, READONLY | FAST, NONE, Local),
     family("MEMORY", -2, PLAIN, Local, &[
-        row("MEMORY|DOCTOR", 2, PLAIN, NONE, Local),
+        row("MEMORY|DOCTOR", 2, PLAIN, NONE, Local).but(OWN_MEMORY),
         row("MEMORY|HELP", 2, LOADING | STALE, NONE, Local),
-        row("MEMORY|MALLOC-STATS", 2, PLAIN, NONE, Local),
-        row("MEMORY|PURGE", 2, PLAIN, NONE, Local),
-        row("MEMORY|STATS", 2, PLAIN, NONE, Local),
+        row("MEMORY|MALLOC-STATS", 2, PLAIN, NONE, Local).but(OWN_MEMORY),
+        row("MEMORY|PURGE", 2, PLAIN, NONE, Local).but(OWN_MEMORY),
+        row("MEMORY|STATS", 2, PLAIN, NONE, Local).but(OWN_MEMORY),
         row("MEMORY|USAGE", -3, READONLY, range(2, 2, 1), Read),
     ]),
     family("MODULE", -2, PLAIN, Local, &[
         row("MODULE|HELP", 2, LOADING | STALE, NONE, Local),
-        row("MODULE|LIST", 2, ADMIN | NOSCRIPT, NONE, Local),
-        row("MODULE|LOAD", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
-        row("MODULE|LOADEX", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
-        row("MODULE|UNLOAD", 3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, Unserved),
+        row("MODULE|LIST", 2, ADMIN | NOSCRIPT, NONE, Local).but("there are none"),
+        refused("MODULE|LOAD", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, NO_MODULES),
+        refused("MODULE|LOADEX", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, NO_MODULES),
+        refused("MODULE|UNLOAD", 3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING, NONE, NO_MODULES),
     ]),
-    row("MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, Unserved),
-    row("PSYNC", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
-    row("REPLCONF", -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, Unserved),
-    row("REPLICAOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local),
-    row("RESTORE-ASKING", -4, WRITE | DENYOOM | ASKING, FIRST, Unserved),
-    row("ROLE", 1, NOSCRIPT | LOADING | STALE | FAST, NONE, Local),
-    row("SAVE", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Local),
-    row("SHUTDOWN", -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, NONE, Local),
-    row("SLAVEOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local),
+    refused("MONITOR", 1, ADMIN | NOSCRIPT | LOADING | STALE, NONE, "telling every command to others would slow all clients, SLOWLOG and the metrics tell what goes on"),
+    refused("PSYNC", -3, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, NO_REPLICATION),
+    refused("REPLCONF", -1, ADMIN | NOSCRIPT | LOADING | STALE | ALLOW_BUSY, NONE, NO_REPLICATION),
+    row("REPLICAOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local)
+        .but("`NO ONE` only; `freshet import` brings in another server"),
+    refused("RESTORE-ASKING", -4, WRITE | DENYOOM | ASKING, FIRST, "it has no cluster mode"),
+    row("ROLE", 1, NOSCRIPT | LOADING | STALE | FAST, NONE, Local).but(AS_ALONE),
+    row("SAVE", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Local).not(NO_DUMP),
+    row("SHUTDOWN", -1, ADMIN | NOSCRIPT | LOADING | STALE | NO_MULTI | ALLOW_BUSY, NONE, Local)
+        .not("no client stops it, send the process SIGTERM"),
+    row("SLAVEOF", 3, ADMIN | NOSCRIPT | STALE | NO_ASYNC_LOADING, NONE, Local)
+        .but("`NO ONE` only; `freshet import` brings in another server"),
     family("SLOWLOG", -2, PLAIN, Local, &[
         row("SLOWLOG|GET", -2, ADMIN | LOADING | STALE, NONE, Local),
         row("SLOWLOG|HELP", 2, LOADING | STALE, NONE, Local),
@@ -248,7 +296,7 @@ pub static TABLE: &[Command] = &[
         row("SLOWLOG|RESET", 2, ADMIN | LOADING | STALE, NONE, Local),
     ]),
     row("SWAPDB", 3, WRITE | FAST, NONE, Flush),
-    row("SYNC", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, Unserved),
+    refused("SYNC", 1, ADMIN | NOSCRIPT | NO_ASYNC_LOADING | NO_MULTI, NONE, NO_REPLICATION),
     row("TIME", 1, LOADING | STALE | FAST, NONE, Local),
     // Transactions.
     row("DISCARD", 1, NOSCRIPT | LOADING | STALE | FAST | ALLOW_BUSY, NONE, Transaction),
@@ -275,7 +323,7 @@ pub static TABLE: &[Command] = &[
         row("FUNCTION|STATS", 2, NOSCRIPT | ALLOW_BUSY, NONE, Local),
     ]),
     family("SCRIPT", -2, PLAIN, Local, &[
-        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Local),
+        row("SCRIPT|DEBUG", 3, NOSCRIPT, NONE, Local).but("`NO` only, there is no debugger"),
         row("SCRIPT|EXISTS", -3, NOSCRIPT, NONE, Local),
         row("SCRIPT|FLUSH", -2, NOSCRIPT, NONE, Local),
         row("SCRIPT|HELP", 2, LOADING | STALE, NONE, Local),
@@ -434,12 +482,12 @@ pub static TABLE: &[Command] = &[
     row("GEOSEARCHSTORE", -8, WRITE | DENYOOM, range(1, 2, 1), Write),
     // Hyperloglog.
     row("PFADD", -2, WRITE | DENYOOM | FAST, FIRST, Write),
-    row("PFCOUNT", -2, READONLY, ALL, Read),
-    row("PFDEBUG", 3, WRITE | DENYOOM | ADMIN, range(2, 2, 1), Unserved),
+    row("PFCOUNT", -2, READONLY, ALL, Read).but("writes no count into the string"),
+    refused("PFDEBUG", 3, WRITE | DENYOOM | ADMIN, range(2, 2, 1), NO_SELF_TEST),
     row("PFMERGE", -2, WRITE | DENYOOM, ALL, Write),
-    row("PFSELFTEST", 1, ADMIN, NONE, Unserved),
+    refused("PFSELFTEST", 1, ADMIN, NONE, NO_SELF_TEST),
     // Cluster.
-    row("ASKING", 1, FAST, NONE, Local),
+    row("ASKING", 1, FAST, NONE, Local).but(AS_WITHOUT_CLUSTER),
     family("CLUSTER", -2, PLAIN, Local, &[
         row("CLUSTER|ADDSLOTS", -3, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
         row("CLUSTER|ADDSLOTSRANGE", -4, ADMIN | STALE | NO_ASYNC_LOADING, NONE, Local),
@@ -468,9 +516,10 @@ pub static TABLE: &[Command] = &[
         row("CLUSTER|SHARDS", 2, STALE, NONE, Local),
         row("CLUSTER|SLAVES", 3, ADMIN | STALE, NONE, Local),
         row("CLUSTER|SLOTS", 2, STALE, NONE, Local),
-    ]),
-    row("READONLY", 1, LOADING | STALE | FAST, NONE, Local),
-    row("READWRITE", 1, LOADING | STALE | FAST, NONE, Local),
+    ])
+    .but(AS_WITHOUT_CLUSTER),
+    row("READONLY", 1, LOADING | STALE | FAST, NONE, Local).but(AS_WITHOUT_CLUSTER),
+    row("READWRITE", 1, LOADING | STALE | FAST, NONE, Local).but(AS_WITHOUT_CLUSTER),
 ];
 
 /// Slots of the look-up table: a power of two well above the number of rows, so

@@ -100,7 +100,13 @@ impl Workspace {
         self.is_short
     }
 
-    pub(super) fn note_short(&mut self) {
+    /// What follows does not depend on what fell short so far. Whether anything did.
+    pub fn take_short(&mut self) -> bool {
+        std::mem::take(&mut self.is_short)
+    }
+
+    /// A call needed more than was loaded.
+    pub fn note_short(&mut self) {
         self.is_short = true;
     }
 

@@ -68,7 +68,10 @@ impl Flow {
                  nothing was done",
             ));
         }
+        let scripts = unit.steps.iter().filter_map(|step| step.script.clone());
+        let scripts: Vec<_> = scripts.collect();
         let answer = Box::pin(self.parts.asides.submit(vec![unit])).await.pop();
+        origin.note_refused(&scripts);
         let answer = answer.transpose().map_err(|refusal| refusal.reply())?;
         let mut replies = match answer {
             Some(Answer::Done(replies)) => replies.into_iter(),

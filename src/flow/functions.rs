@@ -7,7 +7,7 @@ use crate::command::args::is_word;
 use crate::command::glob::{self, Case};
 use crate::engine;
 use crate::model::Reply;
-use crate::script::{Function, Library};
+use crate::script::{Function, Library, RunningFunction};
 
 impl Flow {
     /// `FUNCTION` and its subcommands, but for `HELP`.
@@ -28,7 +28,8 @@ impl Flow {
             "FUNCTION|RESTORE" => self.restore_libraries(call).await,
             "FUNCTION|STATS" => {
                 let libraries = self.parts.scripts.libraries().await;
-                libraries.map(|libraries| stats(&libraries))
+                let running = self.parts.scripts.pool().running_function();
+                libraries.map(|libraries| stats(&libraries, running))
             }
             _ => Ok(self.kill_scripts()),
         };
@@ -154,8 +155,19 @@ fn describe(library: &Library, with_code: bool) -> Reply {
     Reply::Map(fields)
 }
 
-/// What runs is not told: several may at once, and others are served meanwhile.
-fn stats(libraries: &Libraries) -> Reply {
+/// Of several functions that run at once, the one that has run for the longest is told.
+fn stats(libraries: &Libraries, running: Option<RunningFunction>) -> Reply {
+    let running = running.map_or(Reply::Null, |running| {
+        let request = &running.call.request;
+        let words = (0..request.len()).map(|index| Reply::Bulk(request.arg_bytes(index)));
+        let ms = i64::try_from(running.took.as_millis()).unwrap_or(i64::MAX);
+        Reply::Map(vec![
+            (Reply::bulk("name"), Reply::bulk(running.name)),
+            (Reply::bulk("command"), Reply::Array(words.collect())),
+            (Reply::bulk("duration_ms"), Reply::Integer(ms)),
+        ])
+    });
+
     let count = |count: usize| Reply::Integer(i64::try_from(count).unwrap_or(i64::MAX));
     let lua = Reply::Map(vec![
         (
@@ -165,7 +177,7 @@ fn stats(libraries: &Libraries) -> Reply {
         (Reply::bulk("functions_count"), count(libraries.functions())),
     ]);
     Reply::Map(vec![
-        (Reply::bulk("running_script"), Reply::Null),
+        (Reply::bulk("running_script"), running),
         (
             Reply::bulk("engines"),
             Reply::Map(vec![(Reply::bulk("LUA"), lua)]),

@@ -1,11 +1,11 @@
 //! Commands that run scripts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::BytesMut;
 
 use super::{Flow, Origin, oversized};
-use crate::acl::User;
+use crate::acl::{Denied, User};
 use crate::coherence::{Scripts, Step, Unit};
 use crate::command::args::{integer, is_word};
 use crate::command::{Call, Class};
@@ -19,9 +19,11 @@ impl Flow {
         for chunk in calls.chunks(self.parts.units_max) {
             let mut refusals: Vec<Option<Reply>> = Vec::with_capacity(chunk.len());
             let mut units = Vec::with_capacity(chunk.len());
+            let mut invocations = Vec::with_capacity(chunk.len());
             for call in chunk {
                 match self.prepare(origin.db, call, origin.user.as_ref()).await {
                     Ok(step) => {
+                        invocations.extend(step.script.clone());
                         units.push(Unit::of_one(step).by(origin.client));
                         refusals.push(None);
                     }
@@ -29,6 +31,7 @@ impl Flow {
                 }
             }
             let answers = self.parts.asides.submit(units).await;
+            origin.note_refused(&invocations);
             let mut replies = answers.into_iter().map(|answer| match answer {
                 Ok(answer) => answer.replies().into_iter().next(),
                 Err(refusal) => Some(refusal.reply()),
@@ -77,6 +80,7 @@ impl Flow {
             routes: self.parts.routing.get(),
             pool: Arc::clone(scripts.pool()),
             seed: rand::random(),
+            refused: Default::default(),
         }));
         Ok(step)
     }
@@ -115,6 +119,29 @@ impl Flow {
         };
         done.unwrap_or_else(|refusal| refusal)
     }
+}
+
+impl Origin {
+    /// Takes over what scripts were refused.
+    pub(super) fn note_refused(&self, invocations: &[Arc<Invocation>]) {
+        let Some(all) = &self.refused else {
+            return;
+        };
+        for invocation in invocations {
+            let refused = std::mem::take(&mut *unpoisoned(&invocation.refused));
+            unpoisoned(all).extend(refused);
+        }
+    }
+
+    /// What scripts were refused, since it was asked last.
+    pub fn take_refused(&self) -> Vec<(Call, Denied)> {
+        let all = self.refused.as_ref();
+        all.map_or_else(Vec::new, |all| std::mem::take(&mut *unpoisoned(all)))
+    }
+}
+
+fn unpoisoned<T>(guarded: &Mutex<T>) -> MutexGuard<'_, T> {
+    guarded.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses a number of keys that cannot be.

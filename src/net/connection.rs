@@ -356,6 +356,7 @@ impl Connection<'_> {
             .flow
             .run(&origin, &bench.calls, &mut bench.output)
             .await;
+        self.client.note_refused(self.hub, &origin);
         let took = start.elapsed();
         let replies = &bench.output[before..];
         self.hub.stats.record_run(&bench.calls, replies, took);

@@ -22,6 +22,6 @@ mod session;
 pub use body::{Flags, Script, sha1_hex};
 pub use control::Ended;
 pub use library::{Function, Library};
-pub use pool::{Invocation, Pool, Ran, Room, Source};
+pub use pool::{Invocation, Pool, Ran, Room, RunningFunction, Source};
 pub use program::Program;
 pub use session::{Access, Deed};

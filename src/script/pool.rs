@@ -1,9 +1,10 @@
 //! Lua states for those who need one, and what it takes to run a script.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashSet;
 use bytes::Bytes;
 
 use super::control::{Control, Ended};
@@ -12,7 +13,7 @@ use super::library::metadata;
 use super::number::Draw;
 use super::session::{Access, Deed, Session};
 use super::{Library, Program, Script};
-use crate::acl::User;
+use crate::acl::{Denied, User};
 use crate::command::Call;
 use crate::engine::{Needs, Workspace};
 use crate::model::{Db, Event, Key, Protocol, Reply, UnixMs};
@@ -28,8 +29,26 @@ const KEPT_BYTES_MAX: usize = 16 << 20;
 pub struct Pool {
     memory_max: usize,
     idle: Mutex<Vec<Interpreter>>,
-    running: Mutex<AHashMap<u64, Weak<Control>>>,
+    running: Mutex<BTreeMap<u64, Running>>,
     numbers: std::sync::atomic::AtomicU64,
+}
+
+/// A run, as others see it.
+struct Running {
+    control: Weak<Control>,
+    since: Instant,
+    /// What it runs, if that is a function.
+    function: Option<(Program, Call)>,
+}
+
+/// A function that runs.
+pub struct RunningFunction {
+    /// Its name.
+    pub name: String,
+    /// The call that it runs for.
+    pub call: Call,
+    /// For how long it has run.
+    pub took: Duration,
 }
 
 impl std::fmt::Debug for Pool {
@@ -57,7 +76,7 @@ pub struct Room {
 }
 
 /// A script that is to run, and for whom.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Invocation {
     /// What is run.
     pub program: Program,
@@ -71,6 +90,8 @@ pub struct Invocation {
     pub pool: Arc<Pool>,
     /// From what its random numbers come, in every run of it the same.
     pub seed: i32,
+    /// What its user was refused in the latest run.
+    pub refused: Mutex<Vec<(Call, Denied)>>,
 }
 
 /// What a run came to.
@@ -119,8 +140,21 @@ impl Pool {
     /// Ends all runs there are. How many.
     pub fn kill(&self) -> usize {
         let running = lock(&self.running);
-        let controls = running.values().filter_map(Weak::upgrade);
+        let controls = running.values().filter_map(|it| it.control.upgrade());
         controls.map(|control| control.kill()).count()
+    }
+
+    /// The function that has run for the longest.
+    pub fn running_function(&self) -> Option<RunningFunction> {
+        let running = lock(&self.running);
+        running.values().find_map(|it| {
+            let (program, call) = it.function.as_ref()?;
+            Some(RunningFunction {
+                name: program.label().to_owned(),
+                call: call.clone(),
+                took: it.since.elapsed(),
+            })
+        })
     }
 
     fn take(&self) -> mlua::Result<Interpreter> {
@@ -176,10 +210,11 @@ impl Invocation {
             protocol: Protocol::Resp2,
             draw: Draw::new(self.seed),
             deeds: Vec::new(),
+            refused: Vec::new(),
             touched: AHashSet::new(),
             source: room.source,
         });
-        let number = self.enter(&interpreter);
+        let number = self.enter(&interpreter, call);
         let (keys, args) = arguments(call);
         session.workspace.set_scripted(true);
         let (run, session) = interpreter.run(&self.program, (&keys, &args), session, room.limit);
@@ -193,6 +228,7 @@ impl Invocation {
         let session = *session;
         *workspace = session.workspace;
         workspace.set_scripted(false);
+        *lock(&self.refused) = session.refused;
         if let (Some(told), Some(events)) = (session.events, events) {
             *events = told;
         }
@@ -206,11 +242,18 @@ impl Invocation {
         }
     }
 
-    fn enter(&self, interpreter: &Interpreter) -> u64 {
+    fn enter(&self, interpreter: &Interpreter, call: &Call) -> u64 {
         let numbers = &self.pool.numbers;
         let number = numbers.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let control = Arc::downgrade(interpreter.control());
-        lock(&self.pool.running).insert(number, control);
+        let running = Running {
+            control: Arc::downgrade(interpreter.control()),
+            since: Instant::now(),
+            function: match &self.program {
+                Program::Function(..) => Some((self.program.clone(), call.clone())),
+                Program::Script(_) => None,
+            },
+        };
+        lock(&self.pool.running).insert(number, running);
         number
     }
 }

@@ -32,6 +32,9 @@ pub enum Deed {
     Log(u8, Bytes),
 }
 
+/// More refusals of one run are not told.
+const REFUSED_MAX: usize = 128;
+
 /// At most so many deeds of one run, and so many bytes of a line of the log.
 const DEEDS_MAX: usize = 100_000;
 const LOG_BYTES_MAX: usize = 1024;
@@ -49,6 +52,8 @@ pub(super) struct Session {
     pub(super) protocol: Protocol,
     pub(super) draw: Draw,
     pub(super) deeds: Vec<Deed>,
+    /// What its user was refused.
+    pub(super) refused: Vec<(Call, Denied)>,
     /// The keys that it has named so far.
     pub(super) touched: AHashSet<Key>,
     pub(super) source: Option<Arc<dyn Source>>,
@@ -78,7 +83,7 @@ impl Session {
         }
     }
 
-    fn admit(&self, request: Request) -> Result<Call, String> {
+    fn admit(&mut self, request: Request) -> Result<Call, String> {
         let unknown = "ERR Unknown Redis command called from script";
         let command = find(&request).map_err(|_| unknown.to_owned())?;
         if !command.accepts(request.len()) {
@@ -89,7 +94,11 @@ impl Session {
         }
         let call = Call::new(command, request);
         if let Some(denied) = self.denied(&call) {
-            return Err(format!("ERR {}", refused(&denied)));
+            let text = format!("ERR {}", refused(&denied));
+            if self.refused.len() < REFUSED_MAX {
+                self.refused.push((call, denied));
+            }
+            return Err(text);
         }
         if self.access == Access::ReadOnly && command.flags.has(flags::WRITE) {
             return Err("ERR Write commands are not allowed from read-only scripts.".to_owned());

@@ -176,12 +176,16 @@ pub enum Outcome {
     Aborted,
 }
 
+/// Bytes of collections that are loaded besides, in the middle of a transaction, at most.
+const MORE_BYTES_MAX: usize = 1 << 20;
+
 /// A connection that runs one write transaction after another.
 pub struct Session {
     client: Object,
     guard: Statement,
     write_blind: Statement,
     load: Statement,
+    load_at_once: Statement,
     after_locks: Statement,
     upsert: Statement,
     create: Statement,
@@ -204,11 +208,13 @@ impl Session {
     pub async fn open(store: &Store) -> Result<Self, StoreError> {
         let pool_number = store.pool_number();
         let client = store.connection().await?;
+        let at_once = load::lock_and_load_at_once();
         let preparing = async {
             Ok(tokio::try_join!(
                 client.prepare_cached(GUARD),
                 client.prepare_cached(WRITE_BLIND),
                 client.prepare_cached(LOCK_AND_LOAD),
+                client.prepare_cached(&at_once),
                 client.prepare_cached(AFTER_LOCKS),
                 client.prepare_cached(UPSERT),
                 client.prepare_cached(CREATE),
@@ -217,7 +223,7 @@ impl Session {
             )?)
         };
         let prepared = store.bounded(Box::pin(preparing)).await;
-        let (guard, write_blind, load, after_locks, upsert, create, set_expiry, change) =
+        let (guard, write_blind, load, load_at_once, after_locks, upsert, create, expiry, change) =
             match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => {
@@ -231,10 +237,11 @@ impl Session {
             guard,
             write_blind,
             load,
+            load_at_once,
             after_locks,
             upsert,
             create,
-            set_expiry,
+            set_expiry: expiry,
             change,
             contents: Mutex::new(0..0),
             load_limit: store.load_limit(),
@@ -322,6 +329,23 @@ impl Session {
         };
         let (_, guard, locked, kept) = self.bounded(loading).await?;
         Ok((guard, locked, kept))
+    }
+
+    /// Locks and loads more within the transaction, and tells the time after that. `None` if that cannot be done here:
+    /// a row is locked by another transaction, or it is too much. Then roll back, and begin with these too.
+    pub async fn load_more(
+        &self,
+        requests: &[LoadRequest],
+    ) -> Result<Option<(Vec<Locked>, UnixMs)>, StoreError> {
+        let statements = (&self.load_at_once, &self.after_locks);
+        let limit = self.load_limit.min(MORE_BYTES_MAX);
+        let loading = load::lock_and_load(&self.client, statements, requests, limit);
+        match self.bounded(Box::pin(loading)).await {
+            Ok(loaded) => Ok(Some(loaded)),
+            Err(error) if error.is_outage() => Err(error),
+            // Of several statements that failed, any may be the one that is told of.
+            Err(_) => Ok(None),
+        }
     }
 
     /// Writes `changes`, sorted by key, each key once; what is deleted, at `now`.

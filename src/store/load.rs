@@ -94,6 +94,12 @@ impl LoadRequest {
     }
 }
 
+/// The same, where a lock that another transaction holds is an error: whoever holds locks already waits for none
+/// out of the order of keys.
+pub(super) fn lock_and_load_at_once() -> String {
+    format!("{LOCK_AND_LOAD} NOWAIT")
+}
+
 /// What a batch found of a key, under its row lock.
 #[derive(Clone, Debug)]
 pub struct Locked {
@@ -104,6 +110,15 @@ pub struct Locked {
     pub has_row: bool,
     /// The number under which its row's elements stand, live or not.
     pub content_id: Option<i64>,
+}
+
+impl Locked {
+    /// The same at a later time, by which its end may have passed.
+    pub fn end_by(&mut self, now: UnixMs) {
+        if self.loaded.expires_at.is_some_and(|end| end <= now) {
+            self.loaded.content = Content::Absent;
+        }
+    }
 }
 
 /// Keys read from one snapshot of the store.

@@ -4,18 +4,11 @@ mod redis_rs;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
-use crate::support::{Stack, process};
+use crate::support::{Stack, packages, process};
 
-/// Kombu 5.5 and later need scripts.
-const PYTHON: &[&str] = &["redis==5.2.1", "celery==5.4.0", "kombu==5.4.2", "rq==2.0.0"];
+const PYTHON: &[&str] = &["redis==5.2.1"];
 const NODE: &[&str] = &["ioredis@5.4.2", "redis@4.7.0"];
-
-/// Where the libraries are installed; kept between runs.
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients")
-}
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -24,47 +17,12 @@ fn script(name: &str) -> PathBuf {
 }
 
 fn run(program: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new("timeout");
-    command.arg("180").arg(program).args(arguments);
-    process::run(command).unwrap()
+    packages::run(program, arguments).unwrap()
 }
 
-/// Has `install` run once for these versions in a folder of their own.
-fn installed(name: &str, wanted: &[&str], install: impl FnOnce(&Path)) -> PathBuf {
-    let home = folder().join(name);
-    let note = home.join("installed");
-    let wanted = wanted.join(" ");
-    if std::fs::read_to_string(&note).ok().as_ref() != Some(&wanted) {
-        std::fs::create_dir_all(&home).unwrap();
-        install(&home);
-        std::fs::write(note, wanted).unwrap();
-    }
-    home
-}
-
+/// An interpreter with the client.
 pub fn python() -> PathBuf {
-    static HOME: OnceLock<PathBuf> = OnceLock::new();
-    let home = HOME.get_or_init(|| {
-        installed("python", PYTHON, |home| {
-            let venv = ["-m", "venv", home.to_str().unwrap()];
-            run(Path::new("python3"), &venv);
-            let install = ["-m", "pip", "install", "--quiet"];
-            run(&home.join("bin/python"), &[&install, PYTHON].concat());
-        })
-    });
-    home.join("bin/python")
-}
-
-fn node_modules() -> PathBuf {
-    static HOME: OnceLock<PathBuf> = OnceLock::new();
-    let home = HOME.get_or_init(|| {
-        installed("node", NODE, |home| {
-            let prefix = ["install", "--silent", "--no-audit", "--no-fund", "--prefix"];
-            let home = [home.to_str().unwrap()];
-            run(Path::new("npm"), &[&prefix, &home[..], NODE].concat());
-        })
-    });
-    home.join("node_modules")
+    packages::python("python", PYTHON).unwrap()
 }
 
 fn port(stack: &Stack) -> String {
@@ -91,29 +49,12 @@ fn redis_py_works_with_both_protocols() {
 #[test]
 fn node_clients_work() {
     let mut stack = Stack::start().unwrap();
-    let modules = node_modules();
+    let modules = packages::node_modules("node", NODE).unwrap();
     for script in ["ioredis.js", "node_redis.js"] {
         let arguments = [&*port(&stack), modules.to_str().unwrap()];
         is_well(Path::new("node"), script, &arguments);
     }
     stack.program.stop_quietly().unwrap();
-}
-
-/// A queue of jobs, and a flush of the cache in the middle.
-fn loses_no_job(script: &str) {
-    let stack = Stack::start().unwrap();
-    let cache = stack.cache.address().port().to_string();
-    is_well(&python(), script, &[&port(&stack), &cache]);
-}
-
-#[test]
-fn rq_loses_no_job() {
-    loses_no_job("rq_jobs.py");
-}
-
-#[test]
-fn celery_loses_no_job() {
-    loses_no_job("celery_jobs.py");
 }
 
 /// Redigo, by Debian's packages of Go.
@@ -125,7 +66,7 @@ fn redigo_works() {
     go.arg(port(&stack))
         .env("GO111MODULE", "off")
         .env("GOPATH", "/usr/share/gocode")
-        .env("GOCACHE", folder().join("go"));
+        .env("GOCACHE", packages::folder().join("go"));
     let output = process::run(go).unwrap();
     assert!(output.ends_with("all well\n"), "{output}");
     stack.program.stop_quietly().unwrap();

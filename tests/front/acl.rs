@@ -209,19 +209,54 @@ fn what_is_refused_is_what_redis_refuses() {
     admin.same("ACL SETUSER bob -set");
     bob.same("EXEC");
     bob.same("SET app:1 z");
-    let reasons = |client: &mut Client| -> Vec<Vec<Option<String>>> {
-        let log = client.ok(&["ACL", "LOG", "100"]).unwrap();
-        let lines = log.items().iter();
-        lines
-            .map(|it| it.items()[..10].iter().map(text).collect())
-            .collect()
-    };
     assert_eq!(reasons(&mut admin.ours), reasons(&mut admin.theirs));
     admin.same("ACL DELUSER bob");
     assert!(
         bob.ours.call(&["PING"]).is_err(),
         "the client is still there"
     );
+}
+
+/// The lines of `ACL LOG`, without times and addresses.
+fn reasons(client: &mut Client) -> Vec<Vec<Option<String>>> {
+    let log = client.ok(&["ACL", "LOG", "100"]).unwrap();
+    let lines = log.items().iter();
+    lines
+        .map(|it| it.items()[..10].iter().map(text).collect())
+        .collect()
+}
+
+#[test]
+fn what_scripts_are_refused_is_in_the_log() {
+    let (stack, judge) = (Stack::start().unwrap(), Redis::start().unwrap());
+    let mut admin = Both::connect(&stack, &judge);
+    admin.same("ACL SETUSER bob on nopass ~ok* &news +@all -get");
+    let mut bob = Both::connect(&stack, &judge);
+    let library = "#!lua name=l\nredis.register_function('f', function()
+                   return redis.pcall('set', 'in', 1) end)";
+    for client in [&mut bob.ours, &mut bob.theirs] {
+        client.ok(&["AUTH", "bob", "x"]).unwrap();
+        client.ok(&["FUNCTION", "LOAD", library]).unwrap();
+    }
+    for line in [
+        "EVAL return_redis.pcall('get','ok') 0",
+        "EVAL return_redis.pcall('set','no','1') 0",
+        "EVAL return_redis.pcall('set','no','1') 0",
+        // One that is rolled back and run again is told once.
+        "EVAL redis.pcall('set','other','1')return_redis.call('incr',ARGV[1]) 0 ok",
+        "EVAL return_redis.pcall('publish','chan','1') 0",
+        "EVAL return_redis.acl_check_cmd('set','no','1') 0",
+        "EVAL_RO return_redis.pcall('ttl','read') 0",
+        "FCALL f 0",
+        "MULTI",
+        "EVAL return_redis.pcall('set','block','1') 0",
+        "EVAL return_redis.pcall('set','block','1') 0",
+        "EXEC",
+        "EVAL return_redis.pcall('set','ok','1') 0",
+    ] {
+        bob.same(line);
+    }
+    assert_eq!(reasons(&mut admin.ours), reasons(&mut admin.theirs));
 }
 
 fn text(value: &Value) -> Option<String> {

@@ -157,16 +157,16 @@ const REFUSED: &[(&str, &str)] = &[
         "REPLICAOF 127.0.0.1 6379",
         "ERR Freshet replicates no other server",
     ),
-    ("SAVE", "ERR Freshet writes no dump file"),
-    ("BGSAVE", "ERR Freshet writes no dump file"),
-    ("BGREWRITEAOF", "ERR Freshet writes no dump file"),
     (
-        "SHUTDOWN NOSAVE",
-        "ERR Freshet is not stopped by its clients",
+        "SAVE",
+        "ERR Freshet does not serve 'save': it writes no dump",
     ),
+    ("BGSAVE", "ERR Freshet does not serve 'bgsave'"),
+    ("BGREWRITEAOF", "ERR Freshet does not serve 'bgrewriteaof'"),
+    ("SHUTDOWN NOSAVE", "ERR Freshet does not serve 'shutdown'"),
     (
         "CONFIG REWRITE",
-        "ERR Freshet does not rewrite its configuration file",
+        "ERR Freshet does not serve 'config|rewrite': it does not rewrite",
     ),
     (
         "CONFIG SET maxmemory 1mb",

@@ -219,3 +219,35 @@ fn libraries_are_known_to_all_proxies_and_last() {
     assert_eq!(call(&stack.program), None);
     process::await_true("the other has none", LIMIT, || call(&other).is_none()).unwrap();
 }
+
+#[test]
+fn the_function_that_runs_is_told() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    let code = "#!lua name=lib\nredis.register_function('spin', function() while true do end end)";
+    client.ok(&["FUNCTION", "LOAD", code]).unwrap();
+    let mut caller = stack.client().unwrap();
+    caller.send(&["FCALL", "spin", "1", "key"]).unwrap();
+    let mut running = || {
+        let stats = client.ok(&["FUNCTION", "STATS"]).unwrap();
+        stats.items()[1].clone()
+    };
+    process::await_true("it runs", LIMIT, || running() != Value::Null).unwrap();
+    let told = running();
+    let words = ["FCALL", "spin", "1", "key"].map(|word| Value::Bulk(word.into()));
+    let expected = [
+        Value::Bulk("name".into()),
+        Value::Bulk("spin".into()),
+        Value::Bulk("command".into()),
+        Value::Array(words.into()),
+        Value::Bulk("duration_ms".into()),
+    ];
+    assert_eq!(told.items()[..5], expected);
+    assert!(matches!(told.items()[5], Value::Integer(_)));
+    process::await_true("it was killed", LIMIT, || {
+        stack.client().unwrap().ok(&["FUNCTION", "KILL"]).is_ok()
+    })
+    .unwrap();
+    assert!(caller.read().unwrap().error().is_some());
+    process::await_true("nothing runs", LIMIT, || running() == Value::Null).unwrap();
+}

@@ -6,3 +6,4 @@ mod functions;
 mod lasting;
 mod money;
 mod random;
+mod undeclared;

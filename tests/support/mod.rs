@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod detour;
+pub mod packages;
 pub mod port;
 pub mod postgres;
 pub mod process;

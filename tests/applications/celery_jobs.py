@@ -1,16 +1,13 @@
-"""Celery with Freshet as broker and as result backend. Arguments: port, port of the cache.
-
-Started again by itself as the worker.
-"""
+"""Celery with Freshet as broker and as result backend. Started again by itself as the worker."""
 
 import os
 import subprocess
 import sys
-import time
 
 from celery import Celery, chain, chord, group
 import redis
 
+# The worker has other arguments.
 port = os.environ.get("FRESHET_PORT") or sys.argv[1]
 url = f"redis://127.0.0.1:{port}"
 app = Celery("celery_jobs", broker=f"{url}/0", backend=f"{url}/1")
@@ -46,7 +43,10 @@ def broken():
 
 
 def main():
-    cache = redis.Redis(port=int(sys.argv[2]))
+    from application import cache_port, until, version, works
+
+    version("celery")
+    cache = redis.Redis(port=cache_port)
     redis.Redis(port=int(port)).flushall()
     command = ["-m", "celery", "-A", "celery_jobs", "worker", "--pool=threads", "--concurrency=4",
                "--loglevel=warning", "--without-gossip", "--without-mingle"]
@@ -59,6 +59,7 @@ def main():
         results += [add.apply_async((number, 0), countdown=0.2) for number in range(60)]
         values = [result.get(timeout=LIMIT) for result in results]
         assert values == [2 * n for n in range(100)] + list(range(60)), values
+        works("tasks, countdowns, results; none lost when the cache is emptied")
 
         assert [unsteady.delay(n).get(timeout=LIMIT) for n in (0, 1, 3)] == [0, 1, 3]
         together = group(add.s(n, 1) for n in range(20))()
@@ -72,17 +73,16 @@ def main():
         except ValueError as error:
             assert "on purpose" in str(error)
         assert failed.state == "FAILURE"
+        works("retries, failures, groups, chords, chains")
 
         revoked = add.apply_async((1, 1), countdown=3600)
         revoked.revoke()
         assert app.control.ping(timeout=10, limit=1)  # Without a limit it waits for more workers until the end.
         queue = redis.Redis(port=int(port))
-        deadline = time.monotonic() + LIMIT
-        while queue.llen("celery"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until("the queue is empty", lambda: queue.llen("celery") == 0)
         results[0].forget()
         assert app.AsyncResult(results[0].id).state == "PENDING"
+        works("revoke, ping, forget")
     finally:
         worker.terminate()
         worker.wait(timeout=60)

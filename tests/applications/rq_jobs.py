@@ -1,8 +1,7 @@
-"""RQ with Freshet. Arguments: port, port of the cache."""
+"""RQ with Freshet."""
 
 import datetime
 import operator
-import sys
 
 import redis
 from rq import Queue, Retry, SimpleWorker
@@ -10,9 +9,11 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry
 from rq.scheduler import RQScheduler
 
-port = int(sys.argv[1])
+from application import cache_port, port, version, works
+
+version("rq")
 client = redis.Redis(port=port)
-cache = redis.Redis(port=int(sys.argv[2]))
+cache = redis.Redis(port=cache_port)
 client.flushall()
 queue = Queue(connection=client)
 
@@ -38,6 +39,7 @@ assert set(failed.get_job_ids()) == {failing.id, retried.id}
 assert "ZeroDivisionError" in failing.latest_result().exc_string
 assert len(FinishedJobRegistry(queue=queue)) == 101
 assert retried.latest_result().type.name == "FAILED"
+works("jobs, dependencies, retries, failures; none lost when the cache is emptied")
 
 # A failed job is put back into its queue.
 failed.requeue(failing.id)
@@ -57,6 +59,7 @@ scheduler.release_locks()
 assert scheduled.get_job_ids() == [late.id]
 work()
 assert now.return_value() == 8
+works("requeue, schedule")
 
 # Cancelled, deleted, found again by its id.
 late.cancel()
@@ -68,4 +71,5 @@ assert not Job.exists(late.id, connection=client)
 for number in range(3):
     queue.enqueue(pow, number, 2)
 assert len(queue) == 3 and queue.empty() == 3 and len(queue) == 0
+works("cancel, delete, empty")
 print("all well")
