@@ -43,6 +43,9 @@ enum Command {
     /// Bring in the keys of another Redis, or of an RDB file; exit code 0: all are here, 1: some
     /// are not, 2: it could not be done
     Import(jobs::ImportOptions),
+    /// Bring all keys to another Redis, or into an RDB file; exit code 0: all are there, 1: some
+    /// are not, 2: it could not be done
+    Export(jobs::ExportArguments),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
     Healthcheck(HealthOptions),
 }
@@ -88,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(option) => migrate(&option),
         Command::Dev(options) => run_dev(&options),
         Command::Import(options) => return jobs::exit(jobs::import(&options)),
+        Command::Export(arguments) => return jobs::exit(jobs::export(&arguments)),
         Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
         Command::Healthcheck(options) => check_health(&options),
     };

@@ -1,5 +1,6 @@
 //! Commands that compare, bring data in and take it out, on real servers.
 
+mod export;
 mod import;
 mod reconcile;
 
