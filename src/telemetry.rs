@@ -59,6 +59,19 @@ pub const REPAIRED: &str = "freshet_reconcile_repaired_total";
 /// When this proxy last finished such a comparison, in seconds since 1970.
 pub const RECONCILED_AT: &str = "freshet_reconcile_finished_timestamp_seconds";
 
+/// Seconds since the moment of which a replica tells, by `replica`; told by the proxy that feeds it.
+pub const REPLICA_LAG: &str = "freshet_replica_lag_seconds";
+/// Bytes of PostgreSQL's log that are kept for a replica, by `replica`.
+pub const REPLICA_RETAINED: &str = "freshet_replica_retained_wal";
+/// 1 while this proxy feeds the replica, by `replica`.
+pub const REPLICA_FED: &str = "freshet_replica_fed";
+/// Changes that were brought to a replica, by `replica`.
+pub const REPLICA_CHANGES: &str = "freshet_replica_changes_total";
+/// How often all keys were brought to a replica, by `replica`.
+pub const REPLICA_SNAPSHOTS: &str = "freshet_replica_snapshots_total";
+/// How often feeding a replica failed, by `replica`.
+pub const REPLICA_FAILURES: &str = "freshet_replica_failures_total";
+
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
 /// The generation of the cache.
@@ -147,6 +160,12 @@ fn describe() {
     describe_counter!(DIFFERENCES, "Keys that the cache showed otherwise than the store, by kind");
     describe_counter!(REPAIRED, "Keys taken out of the cache because they differed");
     describe_gauge!(RECONCILED_AT, Unit::Seconds, "When this proxy last finished a comparison, in seconds since 1970");
+    describe_gauge!(REPLICA_LAG, Unit::Seconds, "Time since the moment of which a replica tells, by replica");
+    describe_gauge!(REPLICA_RETAINED, Unit::Bytes, "PostgreSQL's log that is kept for a replica, by replica");
+    describe_gauge!(REPLICA_FED, "1 while this proxy feeds the replica");
+    describe_counter!(REPLICA_CHANGES, "Changes that were brought to a replica, by replica");
+    describe_counter!(REPLICA_SNAPSHOTS, "How often all keys were brought to a replica, by replica");
+    describe_counter!(REPLICA_FAILURES, "How often feeding a replica failed, by replica");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");

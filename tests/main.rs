@@ -13,6 +13,7 @@ mod once;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]
 mod patterns;
 mod pubsub;
+mod replicas;
 mod scripts;
 #[allow(dead_code)] // The benchmark uses the rest of it.
 mod support;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
 use super::ConfigOption;
@@ -16,6 +16,7 @@ use crate::moving::{
 };
 use crate::progress::Progress;
 use crate::reconcile::{Options, Reconciler, Repair};
+use crate::replica::Status;
 use crate::server::{self, StopSignal};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -293,4 +294,41 @@ async fn export_to(arguments: &ExportArguments, config: &Config) -> anyhow::Resu
     let is_cache = cache.is_some() && cache == Some(peer.run_id().await?);
     anyhow::ensure!(!is_cache, "the target is Freshet's own cache");
     Ok(moving::export_to_redis(&store, &peer, &options, &progress).await?)
+}
+
+#[derive(Args)]
+pub(super) struct ReplicaOptions {
+    #[command(subcommand)]
+    what: ReplicaCommand,
+}
+
+#[derive(Subcommand)]
+enum ReplicaCommand {
+    /// Say how each replica is; exit code 0: all that are configured follow, 1: one does not
+    Status(StatusOptions),
+}
+
+#[derive(Args)]
+struct StatusOptions {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// Report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn replica(options: &ReplicaOptions) -> anyhow::Result<Outcome> {
+    let ReplicaCommand::Status(options) = &options.what;
+    let Job { config, runtime } = Job::start(&options.config)?;
+    let store = Store::new(&config.postgres)?;
+    let status = runtime.block_on(Status::of(&store, &config.replica))?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        println!("{status}");
+    }
+    Ok(match status.is_well() {
+        true => Outcome::Same,
+        false => Outcome::Differs,
+    })
 }

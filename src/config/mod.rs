@@ -6,12 +6,14 @@
 
 mod endpoint;
 mod reader;
+mod replica;
 mod secret;
 mod setting;
 mod users;
 
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
+pub use replica::{Replica, ReplicaList};
 pub use secret::{Credential, Secret};
 pub use setting::{AllkeysEviction, ByteSize, FileMode, LogFilter, LogFormat, Setting};
 pub use users::Users;
@@ -395,6 +397,8 @@ config! {
     fence: Fence,
     /// Comparing cache and store.
     reconcile: Reconcile,
+    /// Further Redis servers.
+    replica: ReplicaList,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.
@@ -518,6 +522,12 @@ impl Config {
                     "needs tls_certificate beside it",
                 ),
                 _ => {}
+            }
+        }
+        for (index, replica) in self.replica.iter().enumerate() {
+            if replica.url.transport == self.redis.url.transport {
+                let setting = format!("replica[{}].url", index + 1);
+                reader.report_setting(&setting, "must not be that of the cache ([redis] url)");
             }
         }
         if self.listen.tls_client_ca.is_some() && self.listen.tls_certificate.is_none() {

@@ -108,28 +108,61 @@ impl<'s> Reader<'s> {
 
     /// Opens section `name`; a missing one has no settings.
     pub fn section(&mut self, name: &'static str) -> Section<'_, 's> {
-        let mut settings = BTreeMap::new();
-        match self.sections.remove(name).map(Spanned::into_inner) {
-            None => {}
-            Some(DeValue::Table(table)) => {
-                for (key, value) in table {
-                    let line = line_of(self.source, key.span().start);
-                    let value = value.into_inner();
-                    settings.insert(key.into_inner().into_owned(), Found { value, line });
-                }
-            }
+        let table = match self.sections.remove(name).map(Spanned::into_inner) {
+            None => DeTable::new(),
+            Some(DeValue::Table(table)) => table,
             Some(other) => {
                 let place = self.place(name);
                 let text = format!("must be a section `[{name}]`, not {}", article(&other));
                 self.report(place, name, text);
+                DeTable::new()
             }
+        };
+        self.open(name.to_owned(), table)
+    }
+
+    /// Takes the tables `[[name]]`, each with the line that it begins on.
+    pub fn tables(&mut self, name: &'static str) -> Vec<(usize, DeTable<'s>)> {
+        let wrong = |other: &DeValue<'_>| {
+            let found = article(other);
+            format!("must be written as `[[{name}]]`, once for each, not as {found}")
+        };
+        let mut tables = Vec::new();
+        match self.sections.remove(name).map(Spanned::into_inner) {
+            None => {}
+            Some(DeValue::Array(items)) => {
+                for item in items {
+                    let line = line_of(self.source, item.span().start);
+                    match item.into_inner() {
+                        DeValue::Table(table) => tables.push((line, table)),
+                        other => self.report(Place::Line(line), name, wrong(&other)),
+                    }
+                }
+            }
+            Some(other) => self.report_setting(name, wrong(&other)),
         }
+        tables
+    }
+
+    /// Opens `table`, whose settings are called `name` and their own name.
+    pub fn open(&mut self, name: String, table: DeTable<'s>) -> Section<'_, 's> {
+        let found = table.into_iter().map(|(key, value)| {
+            let line = line_of(self.source, key.span().start);
+            let value = value.into_inner();
+            (key.into_inner().into_owned(), Found { value, line })
+        });
+        let settings = found.collect();
         Section {
             reader: self,
             name,
             settings,
             known: Vec::new(),
         }
+    }
+
+    /// Whether `setting` was written, well or not.
+    pub fn is_written(&self, setting: &str) -> bool {
+        self.places.contains_key(setting)
     }
 
     /// Adds a mistake of `setting` at `place`.
@@ -184,7 +217,7 @@ impl<'s> Reader<'s> {
 /// One section being read.
 pub struct Section<'r, 's> {
     reader: &'r mut Reader<'s>,
-    name: &'static str,
+    name: String,
     settings: BTreeMap<String, Found<'s>>,
     known: Vec<&'static str>,
 }
@@ -223,7 +256,7 @@ impl Section<'_, '_> {
     /// `FRESHET_SECTION_NAME`, or `FRESHET_SECTION_NAME_FILE`, which names a
     /// file with the text.
     fn variable(&self, name: &str) -> Option<(String, Result<String, String>)> {
-        let variable = variable_name(self.name, name);
+        let variable = variable_name(&self.name, name);
         if let Some(text) = self.reader.environment.get(&variable) {
             return Some((variable, Ok(text.clone())));
         }
@@ -244,7 +277,8 @@ impl Section<'_, '_> {
     pub fn finish(self) {
         let text = format!(
             "is not a setting of this program; [{}] has {}",
-            self.name,
+            // Of `route[2]`, what all routes have.
+            self.name.split('[').next().unwrap_or_default(),
             self.known.join(", ")
         );
         for (name, found) in self.settings {
@@ -252,7 +286,7 @@ impl Section<'_, '_> {
             self.reader
                 .report(Place::Line(found.line), &setting, text.clone());
         }
-        let prefix = variable_name(self.name, "");
+        let prefix = variable_name(&self.name, "");
         let environment = self.reader.environment;
         for variable in environment.keys().filter(|v| v.starts_with(&prefix)) {
             let rest = variable[prefix.len()..].to_ascii_lowercase();

@@ -15,6 +15,7 @@ mod load;
 mod once;
 mod parts;
 mod purge;
+mod replicas;
 mod scans;
 mod schema;
 mod scripts;
@@ -31,6 +32,9 @@ pub use lineage::History;
 pub use load::{Large, LoadRequest, Locked, Snapshot};
 pub use once::Kept;
 pub use purge::Position;
+pub use replicas::{
+    PUBLICATION, Phase, ReplicaName, ReplicaRow, ReplicaStatus, ReplicaTurn, Replication, Slot,
+};
 pub use schema::{SCHEMA_VERSION, migrate};
 pub use scripts::Epochs;
 pub use view::{Held, Keys, LargeKey, Place, Stored, View};

@@ -1,5 +1,6 @@
 //! Keys as a whole, as they are at one moment: for what leaves Freshet.
 
+use ahash::AHashSet;
 use bytes::Bytes;
 use deadpool_postgres::Object;
 use futures_util::TryStreamExt;
@@ -135,6 +136,17 @@ impl View {
         // Nothing is left to be rolled back with the session.
         drop(self.client.take());
         Ok(())
+    }
+
+    /// Whether these transactions, which have committed, are visible at that moment.
+    pub async fn sees(&self, transactions: &AHashSet<u32>) -> Result<bool, StoreError> {
+        let client = self.client()?;
+        let statement = client
+            .prepare_cached("SELECT pg_current_snapshot()::text")
+            .await?;
+        let row = client.query_one(&statement, &[]).await?;
+        visible(row.try_get(0)?, transactions)
+            .ok_or_else(|| StoreError::Schema("pg_current_snapshot tells no snapshot".to_owned()))
     }
 
     /// The databases that have keys: `(database, keys, keys with an end)`.
@@ -339,6 +351,22 @@ impl View {
     }
 }
 
+/// Whether transactions that have ended are visible in this snapshot, `xmin:xmax:list of those still open`. (They are
+/// known by the lower half of their number.)
+fn visible(snapshot: &str, transactions: &AHashSet<u32>) -> Option<bool> {
+    let mut parts = snapshot.split(':').skip(1);
+    let next: u64 = parts.next()?.parse().ok()?;
+    let open: Vec<u32> = parts
+        .next()?
+        .split(',')
+        .filter(|text| !text.is_empty())
+        .map(|text| Some(text.parse::<u64>().ok()? as u32))
+        .collect::<Option<_>>()?;
+    // Numbers wrap around: one is before another if it is so within half of them.
+    let is_before = |number: &u32| (*number).wrapping_sub(next as u32).cast_signed() < 0;
+    Some(transactions.iter().all(is_before) && !open.iter().any(|one| transactions.contains(one)))
+}
+
 /// No bytes follow these more closely.
 fn successor(bytes: &[u8]) -> Bytes {
     Bytes::from([bytes, &[0]].concat())
@@ -427,4 +455,28 @@ fn collection(large: &LargeKey, elements: Elements) -> Collection {
         known,
         elements.collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_are_visible_when_a_snapshot_says_so() {
+        let sees = |snapshot: &str, numbers: &[u32]| {
+            visible(snapshot, &numbers.iter().copied().collect()).unwrap()
+        };
+        assert!(sees("10:20:12,15", &[3, 11, 19]));
+        assert!(!sees("10:20:12,15", &[3, 12]));
+        assert!(!sees("10:20:", &[20]));
+        assert!(sees("10:20:", &[]));
+        // The next one is number 5 of the second round.
+        assert!(sees(
+            "4294967290:4294967301:4294967299",
+            &[4_294_967_295, 4]
+        ));
+        assert!(!sees("4294967290:4294967301:4294967299", &[3]));
+        assert!(!sees("4294967290:4294967301:4294967299", &[6]));
+        assert_eq!(visible("nothing", &AHashSet::new()), None);
+    }
 }

@@ -9,7 +9,7 @@ use super::{all_ok, command_on, run};
 use crate::support::{Client, Redis, Stack, Value, process};
 
 /// Keys of all types and encodings in two databases.
-pub(super) fn fill(source: &mut Client) {
+pub fn fill(source: &mut Client) {
     all_ok(
         source,
         &[

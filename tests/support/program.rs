@@ -78,6 +78,7 @@ pub struct Program {
     port: u16,
     admin_port: u16,
     settings: Vec<(String, String)>,
+    configuration: String,
     faults: Option<String>,
     log: Log,
     running: Option<Running>,
@@ -114,10 +115,16 @@ impl Program {
             settings: pairs
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            configuration: String::new(),
             faults: None,
             log: Log::default(),
             running: None,
         })
+    }
+
+    /// From its next start on, this stands in its configuration file too.
+    pub fn configure(&mut self, text: &str) {
+        text.clone_into(&mut self.configuration);
     }
 
     /// From its next start on, these faults happen (`src/fault.rs`).
@@ -149,8 +156,8 @@ impl Program {
         std::fs::write(
             &file,
             format!(
-                "[listen]\naddress = \"127.0.0.1:{}\"\n\n[admin]\naddress = \"127.0.0.1:{}\"\n",
-                self.port, self.admin_port
+                "[listen]\naddress = \"127.0.0.1:{}\"\n\n[admin]\naddress = \"127.0.0.1:{}\"\n\n{}",
+                self.port, self.admin_port, self.configuration
             ),
         )?;
         let mut command = process::command(&self.path, RunAs::Myself, AtParentDeath::Kill);
@@ -179,7 +186,8 @@ impl Program {
         Ok(())
     }
 
-    fn configuration(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn configuration(&self) -> PathBuf {
         self.folder.path().join("proxy.toml")
     }
 
