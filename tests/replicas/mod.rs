@@ -2,6 +2,7 @@
 //! proxies and to the store, they hold what it holds in the end.
 
 mod faults;
+mod login;
 
 use std::time::Duration;
 
