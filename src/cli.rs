@@ -47,6 +47,11 @@ enum Command {
     /// Tell what the routes of the configuration mean for a key
     #[command(subcommand)]
     Routes(RoutesCommand),
+    /// Bring all keys to another Redis, or into an RDB file; exit code 0: all are there, 1: some
+    /// are not, 2: it could not be done
+    Export(jobs::ExportArguments),
+    /// Further Redis servers that are kept as the store is
+    Replica(jobs::ReplicaOptions),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
     Healthcheck(HealthOptions),
 }
@@ -103,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Migrate(option) => migrate(&option),
         Command::Dev(options) => run_dev(&options),
         Command::Import(options) => return jobs::exit(jobs::import(&options)),
+        Command::Replica(options) => return jobs::exit(jobs::replica(&options)),
+        Command::Export(arguments) => return jobs::exit(jobs::export(&arguments)),
         Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
         Command::Routes(RoutesCommand::Explain { key, config }) => explain(&key, &config),
         Command::Healthcheck(options) => check_health(&options),

@@ -16,6 +16,8 @@ pub mod client;
 
 pub mod flow;
 
+pub mod replica;
+
 pub mod moving;
 
 pub mod pubsub;
@@ -26,6 +28,7 @@ pub mod coherence;
 
 pub mod cache;
 pub mod store;
+pub mod stream;
 
 pub mod script;
 

@@ -20,6 +20,7 @@ use crate::flow::Flow;
 use crate::net::Listener;
 use crate::pubsub::Broker;
 use crate::reconcile::reconcile_forever;
+use crate::replica::replicate_forever;
 use crate::store::Store;
 use crate::telemetry::{self, LogControl};
 
@@ -138,6 +139,8 @@ pub async fn run(
     let mut background = JoinSet::new();
     background.spawn(upkeep());
     reconcile_in_background(&settings.config, &mut background)?;
+    let (postgres, replicas) = (&settings.config.postgres, &settings.config.replica);
+    background.spawn(replicate_forever(postgres.clone(), replicas.to_vec()));
     let broker = Arc::clone(started.flow.broker());
     background.spawn(follow_event_classes(sender.subscribe(), broker));
     background.spawn(follow_routes(sender.subscribe(), started.flow.clone()));

@@ -72,6 +72,18 @@ pub const CDC_LAG: &str = "freshet_cdc_lag_seconds";
 pub const CDC_BACKLOG: &str = "freshet_cdc_backlog";
 /// 1 while it is this proxy's turn to tell of them.
 pub const CDC_TURN: &str = "freshet_cdc_turn";
+/// Seconds since the moment of which a replica tells, by `replica`; told by the proxy that feeds it.
+pub const REPLICA_LAG: &str = "freshet_replica_lag_seconds";
+/// Bytes of PostgreSQL's log that are kept for a replica, by `replica`.
+pub const REPLICA_RETAINED: &str = "freshet_replica_retained_wal";
+/// 1 while this proxy feeds the replica, by `replica`.
+pub const REPLICA_FED: &str = "freshet_replica_fed";
+/// Changes that were brought to a replica, by `replica`.
+pub const REPLICA_CHANGES: &str = "freshet_replica_changes_total";
+/// How often all keys were brought to a replica, by `replica`.
+pub const REPLICA_SNAPSHOTS: &str = "freshet_replica_snapshots_total";
+/// How often feeding a replica failed, by `replica`.
+pub const REPLICA_FAILURES: &str = "freshet_replica_failures_total";
 
 /// Connections to a server by `pool` (`postgres`, `redis`) and `state` (`used`, `idle`).
 pub const POOL_CONNECTIONS: &str = "freshet_pool_connections";
@@ -167,6 +179,12 @@ fn describe() {
     describe_histogram!(CDC_LAG, Unit::Seconds, "Time from a change made by SQL until the cache was told of it");
     describe_gauge!(CDC_BACKLOG, "Changes made by SQL that the cache was not told of yet, at most");
     describe_gauge!(CDC_TURN, "1 while this proxy tells the cache of changes made by SQL");
+    describe_gauge!(REPLICA_LAG, Unit::Seconds, "Time since the moment of which a replica tells, by replica");
+    describe_gauge!(REPLICA_RETAINED, Unit::Bytes, "PostgreSQL's log that is kept for a replica, by replica");
+    describe_gauge!(REPLICA_FED, "1 while this proxy feeds the replica");
+    describe_counter!(REPLICA_CHANGES, "Changes that were brought to a replica, by replica");
+    describe_counter!(REPLICA_SNAPSHOTS, "How often all keys were brought to a replica, by replica");
+    describe_counter!(REPLICA_FAILURES, "How often feeding a replica failed, by replica");
     describe_gauge!(POOL_CONNECTIONS, "Connections by pool (postgres, redis) and state (used, idle)");
     describe_gauge!(GENERATION, "Generation of the cache");
     describe_gauge!(CACHE_STATE, "1 for the state that the cache is in (active, closing, bypass, apart)");

@@ -15,6 +15,7 @@ mod once;
 #[allow(dead_code, reason = "shared with the engine's own differential test")]
 mod patterns;
 mod pubsub;
+mod replicas;
 mod routes;
 mod scripts;
 #[allow(dead_code)] // The benchmark uses the rest of it.

@@ -17,9 +17,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("flow",      &["routing", "pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
     ("moving",    &["routing", "pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]),
+    ("replica",   &["moving", "store", "stream", "model"]),
     ("reconcile", &["store", "cache", "engine", "command", "model"]),
     ("coherence", &["store", "cache", "script", "engine", "command", "resp", "model"]),
     ("store",     &["engine", "model"]), // only the words for what a call needs loaded
+    ("stream",    &["model"]),
     ("cache",     &["routing", "resp", "model"]),
     ("routing",   &["command", "model"]),
     ("script",    &["routing", "engine", "acl", "command", "model"]),

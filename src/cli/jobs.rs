@@ -5,15 +5,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
 use super::ConfigOption;
 use crate::cache::Cache;
 use crate::config::{Config, RedisUrl, Setting};
-use crate::moving::{self, Conflict, Import, Peer, Target};
+use crate::moving::{
+    self, Conflict, Differences, Export, ExportOptions, Import, Peer, Start, Target,
+};
 use crate::progress::Progress;
 use crate::reconcile::{Options, Reconciler, Repair};
+use crate::replica::Status;
 use crate::server::{self, StopSignal};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -130,6 +133,9 @@ pub(super) struct ImportOptions {
     /// Compare every key at the end
     #[arg(long)]
     verify: bool,
+    /// Go on where an import of the same file stopped that was not over
+    #[arg(long)]
+    resume: bool,
 }
 
 pub(super) fn import(options: &ImportOptions) -> anyhow::Result<Outcome> {
@@ -143,9 +149,13 @@ pub(super) fn import(options: &ImportOptions) -> anyhow::Result<Outcome> {
         },
         follow: options.follow,
         verify: options.verify,
+        start: start(options.resume),
     };
     let imported = runtime.block_on(Box::pin(import_from(&options.from, run, &config)))?;
     println!("{}", imported.counts);
+    if imported.resumed {
+        println!("went on where an import that was not over had stopped");
+    }
     if imported.rounds > 1 {
         println!("{} rounds over the source", imported.rounds);
     }
@@ -154,15 +164,28 @@ pub(super) fn import(options: &ImportOptions) -> anyhow::Result<Outcome> {
         false => Outcome::Differs,
     };
     if let Some(differences) = &imported.differences {
-        for key in &differences.first {
-            println!("differs: {key}");
-        }
-        println!("compared key by key: {} differ", differences.count);
-        if differences.count > 0 {
-            outcome = Outcome::Differs;
-        }
+        outcome = told(differences, outcome);
     }
     Ok(outcome)
+}
+
+fn start(is_resumed: bool) -> Start {
+    match is_resumed {
+        true => Start::Resume,
+        false => Start::Anew,
+    }
+}
+
+/// Prints what differs; what the job came to, if it came to `outcome` without that.
+fn told(differences: &Differences, outcome: Outcome) -> Outcome {
+    for key in &differences.first {
+        println!("differs: {key}");
+    }
+    println!("compared key by key: {} differ", differences.count);
+    match differences.count {
+        0 => outcome,
+        _ => Outcome::Differs,
+    }
 }
 
 async fn import_from(from: &str, run: moving::Options, config: &Config) -> anyhow::Result<Import> {
@@ -195,4 +218,117 @@ async fn import_from(from: &str, run: moving::Options, config: &Config) -> anyho
         imported = &mut import => Ok(imported?),
         () = stop.wait() => anyhow::bail!("stopped before the last round was over"),
     }
+}
+
+#[derive(Args)]
+pub(super) struct ExportArguments {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// redis://[user:password@]host[:port], rediss://..., unix:///path, or the path of the RDB file to be made
+    #[arg(long, value_name = "TARGET")]
+    to: String,
+    /// Go on where an export to the same target stopped that was not over
+    #[arg(long)]
+    resume: bool,
+    /// Only keys that match this pattern, as KEYS does
+    #[arg(long = "match", value_name = "PATTERN", default_value = "*")]
+    pattern: String,
+    /// Keys a second at most; 0 is without bound
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    rate: u32,
+    /// Compare every key at the end
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(super) fn export(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
+    let Job { config, runtime } = Job::start(&arguments.config)?;
+    let exported = runtime.block_on(async {
+        let mut stop = StopSignal::install()?;
+        tokio::select! {
+            exported = Box::pin(export_to(arguments, &config)) => exported,
+            () = stop.wait() => anyhow::bail!("stopped; with --resume it goes on"),
+        }
+    })?;
+    let (refused, first) = exported.counts.not_moved();
+    for key in first {
+        println!("not moved: {key}");
+    }
+    if exported.resumed {
+        println!("went on where an export that was not over had stopped");
+    }
+    if exported.moments > 1 {
+        println!("the file tells of {} moments", exported.moments);
+    }
+    println!(
+        "{} keys written, {refused} not moved",
+        exported.counts.all_written()
+    );
+    let outcome = match refused {
+        0 => Outcome::Same,
+        _ => Outcome::Differs,
+    };
+    Ok(match &exported.differences {
+        Some(differences) => told(differences, outcome),
+        None => outcome,
+    })
+}
+
+async fn export_to(arguments: &ExportArguments, config: &Config) -> anyhow::Result<Export> {
+    let options = ExportOptions {
+        pattern: arguments.pattern.clone(),
+        rate: arguments.rate,
+        start: start(arguments.resume),
+        verify: arguments.verify,
+    };
+    let progress = Progress::on_terminal();
+    let store = Store::new(&config.postgres)?;
+    let to = &arguments.to;
+    if !to.contains("://") {
+        return Ok(moving::export_to_file(&store, Path::new(to), &options, &progress).await?);
+    }
+    let url = RedisUrl::from_text(to).map_err(|error| anyhow::anyhow!("--to {error}"))?;
+    let peer = Peer::connect(&url).await?;
+    // Whatever name it goes by: its keys would be gone for its readers.
+    let cache = store.fence().await?.run_id;
+    let is_cache = cache.is_some() && cache == Some(peer.run_id().await?);
+    anyhow::ensure!(!is_cache, "the target is Freshet's own cache");
+    Ok(moving::export_to_redis(&store, &peer, &options, &progress).await?)
+}
+
+#[derive(Args)]
+pub(super) struct ReplicaOptions {
+    #[command(subcommand)]
+    what: ReplicaCommand,
+}
+
+#[derive(Subcommand)]
+enum ReplicaCommand {
+    /// Say how each replica is; exit code 0: all that are configured follow, 1: one does not
+    Status(StatusOptions),
+}
+
+#[derive(Args)]
+struct StatusOptions {
+    #[command(flatten)]
+    config: ConfigOption,
+    /// Report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn replica(options: &ReplicaOptions) -> anyhow::Result<Outcome> {
+    let ReplicaCommand::Status(options) = &options.what;
+    let Job { config, runtime } = Job::start(&options.config)?;
+    let store = Store::new(&config.postgres)?;
+    let status = runtime.block_on(Status::of(&store, &config.replica))?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        println!("{status}");
+    }
+    Ok(match status.is_well() {
+        true => Outcome::Same,
+        false => Outcome::Differs,
+    })
 }

@@ -62,9 +62,7 @@ impl Keyspace {
 
     async fn keys(&self, call: &Call, db: Db) -> Result<Reply, StoreError> {
         let pattern = call.request.arg(1);
-        let literal = pattern.iter().position(|byte| b"*?[\\".contains(byte));
-        let prefix = &pattern[..literal.unwrap_or(pattern.len())];
-        let keys = self.store.keys(db, prefix).await?;
+        let keys = self.store.keys(db, glob::prefix(pattern)).await?;
         let matching = keys
             .into_iter()
             .filter(|key| glob::matches(pattern, key, Case::Sensitive))

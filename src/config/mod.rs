@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod reader;
+mod replica;
 mod route;
 mod secret;
 mod setting;
@@ -13,6 +14,7 @@ mod users;
 
 pub use endpoint::{PostgresUrl, RedisTransport, RedisUrl, SentinelUrl};
 pub use reader::{ConfigError, Environment, Mistake, Place};
+pub use replica::{Replica, ReplicaList};
 pub use route::{Mapped, Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
 pub use setting::{
@@ -416,6 +418,8 @@ config! {
     route: RouteList,
     /// Telling the cache of what SQL writes.
     cdc: Cdc,
+    /// Further Redis servers.
+    replica: ReplicaList,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.
@@ -539,6 +543,12 @@ impl Config {
                     "needs tls_certificate beside it",
                 ),
                 _ => {}
+            }
+        }
+        for (index, replica) in self.replica.iter().enumerate() {
+            if replica.url.transport == self.redis.url.transport {
+                let setting = format!("replica[{}].url", index + 1);
+                reader.report_setting(&setting, "must not be that of the cache ([redis] url)");
             }
         }
         if self.listen.tls_client_ca.is_some() && self.listen.tls_certificate.is_none() {

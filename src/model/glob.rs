@@ -9,6 +9,12 @@ pub enum Case {
     Insensitive,
 }
 
+/// What all that matches begins with, as far as the pattern says that plainly.
+pub fn prefix(pattern: &[u8]) -> &[u8] {
+    let literal = pattern.iter().position(|byte| b"*?[\\".contains(byte));
+    &pattern[..literal.unwrap_or(pattern.len())]
+}
+
 /// Whether `text` as a whole matches `pattern`.
 ///
 /// Goes back only to the last `*`, so time is at most the product of the lengths.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use crate::model::Key;
+
 /// Keys named in a report at most.
 const NAMED_MAX: usize = 20;
 
@@ -65,6 +67,13 @@ impl Counts {
         });
     }
 
+    /// A key whose value is too long to be moved.
+    pub(super) fn too_large(&self, key: &Key) {
+        let why =
+            "it takes more memory at once than [postgres] load_limit, or than a request may have";
+        self.refused(&format!("{key:?}"), why);
+    }
+
     /// Forgets conflicts: a new round finds those that are left.
     pub(super) fn begin_round(&self) {
         self.with(|inner| {
@@ -81,6 +90,20 @@ impl Counts {
     /// Keys that were left as they are here though the source has another value.
     pub fn conflicts(&self) -> u64 {
         self.with(|inner| inner.conflicts)
+    }
+
+    /// Keys that were brought to where they should be.
+    pub fn all_written(&self) -> u64 {
+        self.with(|inner| inner.written)
+    }
+
+    /// Keys that could not be moved; the first of them with the reason.
+    pub fn not_moved(&self) -> (u64, Vec<String>) {
+        self.with(|inner| {
+            let refused = inner.refused.iter().cloned();
+            let count = inner.refused.len() as u64 + inner.hidden;
+            (count, refused.collect())
+        })
     }
 
     /// Whether all keys could be moved.

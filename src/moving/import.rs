@@ -9,9 +9,10 @@
 //! A key that a client has written here is kept (or replaced, if that is wanted): a write of the import is
 //! guarded by the version that it saw, so it never overwrites what it has not seen.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 
 use super::Failure;
 use super::count::Counts;
+use super::export::Start;
 use super::peer::{Incoming, Peer};
 use super::rdb::RdbFile;
 use super::target::{Target, What, Write, Written, seen};
@@ -28,6 +30,7 @@ use crate::command::glob::{self, Case};
 use crate::engine::{self, Content, Digest, Loaded};
 use crate::model::{Db, Key, UnixMs};
 use crate::progress::Progress;
+use crate::store::FilePlace;
 
 /// Keys that are brought in together, and batches under way at once.
 pub(super) const BATCH: usize = 1000;
@@ -38,6 +41,8 @@ pub(super) const BATCH_BYTES: usize = 16 << 20;
 const END_SLACK_MS: u64 = 1000;
 /// Between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
+/// Between two notes of how far a file is.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 /// Which value stays where a client has written a key here too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,9 @@ pub struct Options {
     pub follow: bool,
     /// Whether every key is compared at the end.
     pub verify: bool,
+    /// Where an import of a file begins. (One of a server always goes over all keys: what is here as it
+    /// is there costs only the look at it.)
+    pub start: Start,
 }
 
 /// What a value was that was brought in. Small: there is one for each key.
@@ -73,6 +81,8 @@ pub struct Import {
     pub counts: Arc<Counts>,
     /// Rounds over the source.
     pub rounds: u32,
+    /// Whether one that was not over went on.
+    pub resumed: bool,
     /// Keys that differ at the end, if that was asked for; the first by name.
     pub differences: Option<Differences>,
 }
@@ -126,28 +136,69 @@ pub async fn import_file(
 ) -> Result<Import, Failure> {
     let work = Arc::new(Work::new(target, options));
     let mut file = RdbFile::open(path)?;
+    let source = named(path)?;
+    let (store, pattern) = (work.target.store(), &work.options.pattern);
+    let known = match work.options.start {
+        Start::Resume => store.import_place(&source, pattern).await?,
+        Start::Anew => None,
+    };
     progress.begin("bytes read", file.length());
-    let (mut batch, mut tasks) = (Vec::new(), JoinSet::new());
-    let started = Instant::now();
-    let mut bytes = 0;
-    while let Some(key) = file.next_key(|bytes| progress.advance(bytes))? {
-        if work.matches(&key.key.name) {
-            bytes += key.payload.len();
-            batch.push(key);
-        }
-        if batch.len() == BATCH || bytes > BATCH_BYTES {
-            work.spawn(&mut tasks, std::mem::take(&mut batch)).await?;
-            work.hold_to_rate(started).await;
-            bytes = 0;
-        }
+    if let Some(place) = known {
+        file.resume(place)?;
+        progress.advance(place.bytes);
     }
-    work.spawn(&mut tasks, batch).await?;
-    finish_all(&mut tasks).await?;
+    work.bring_file_in(&mut file, &source, progress).await?;
+    store.forget_import_place(&source, pattern).await?;
     let differences = match work.options.verify {
         true => Some(work.verify_file(path, progress).await?),
         false => None,
     };
-    work.end(1, differences).await
+    let mut import = work.end(1, differences).await?;
+    import.resumed = known.is_some();
+    Ok(import)
+}
+
+/// A file as it is known again: the same path, length and time.
+fn named(path: &Path) -> Result<String, Failure> {
+    let broken = |error| Failure::File(path.display().to_string(), error);
+    let whole = path.canonicalize().map_err(broken)?;
+    let metadata = path.metadata().map_err(broken)?;
+    let changed = metadata.modified().map_err(broken)?;
+    let changed = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(format!(
+        "{} ({} bytes of {}.{:09})",
+        whole.display(),
+        metadata.len(),
+        changed.as_secs(),
+        changed.subsec_nanos()
+    ))
+}
+
+/// Which batches of a file are done, in whatever order they end.
+#[derive(Default)]
+struct Done {
+    started: u64,
+    /// All batches of lower numbers are done.
+    next: u64,
+    /// Later ones that are.
+    later: BTreeMap<u64, FilePlace>,
+    /// Before it all is here.
+    place: Option<FilePlace>,
+}
+
+impl Done {
+    fn start(&mut self) -> u64 {
+        self.started += 1;
+        self.started - 1
+    }
+
+    fn end(&mut self, number: u64, place: FilePlace) {
+        self.later.insert(number, place);
+        while let Some(place) = self.later.remove(&self.next) {
+            self.place = Some(place);
+            self.next += 1;
+        }
+    }
 }
 
 impl Work {
@@ -172,6 +223,7 @@ impl Work {
         Ok(Import {
             counts,
             rounds,
+            resumed: false,
             differences,
         })
     }
@@ -244,14 +296,54 @@ impl Work {
         self.put(found.into_iter().flatten().collect()).await
     }
 
-    async fn spawn(
+    async fn bring_file_in(
         self: &Arc<Self>,
-        tasks: &mut JoinSet<Result<(), Failure>>,
-        batch: Vec<Incoming>,
+        file: &mut RdbFile,
+        source: &str,
+        progress: &Progress,
     ) -> Result<(), Failure> {
-        make_room(tasks).await?;
-        let work = Arc::clone(self);
-        tasks.spawn(async move { work.put(batch).await });
+        let done: Arc<Mutex<Done>> = Arc::default();
+        let (mut batch, mut tasks) = (Vec::new(), JoinSet::new());
+        let (started, mut noted_at) = (Instant::now(), Instant::now());
+        let mut bytes = 0;
+        loop {
+            let next = file.next_key(|bytes| progress.advance(bytes))?;
+            let is_last = next.is_none();
+            if let Some(key) = next.filter(|key| self.matches(&key.key.name)) {
+                bytes += key.payload.len();
+                batch.push(key);
+            }
+            if is_last || batch.len() == BATCH || bytes > BATCH_BYTES {
+                make_room(&mut tasks).await?;
+                let batch = std::mem::take(&mut batch);
+                let place = (locked(&done).start(), file.place());
+                tasks.spawn(Arc::clone(self).put_of_file(batch, place, Arc::clone(&done)));
+                self.hold_to_rate(started).await;
+                bytes = 0;
+            }
+            if is_last {
+                return finish_all(&mut tasks).await;
+            }
+            if noted_at.elapsed() >= NOTE_EVERY {
+                noted_at = Instant::now();
+                let place = locked(&done).place;
+                if let Some(place) = place {
+                    let (store, pattern) = (self.target.store(), &self.options.pattern);
+                    store.keep_import_place(source, pattern, place).await?;
+                }
+            }
+        }
+    }
+
+    /// Brings in the batch of this number, behind which the file stood at `place`.
+    async fn put_of_file(
+        self: Arc<Self>,
+        batch: Vec<Incoming>,
+        (number, place): (u64, FilePlace),
+        done: Arc<Mutex<Done>>,
+    ) -> Result<(), Failure> {
+        self.put(batch).await?;
+        locked(&done).end(number, place);
         Ok(())
     }
 
@@ -386,6 +478,10 @@ impl Work {
         }
         Ok(())
     }
+}
+
+fn locked(done: &Mutex<Done>) -> MutexGuard<'_, Done> {
+    done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn make_room(tasks: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {

@@ -1,17 +1,24 @@
-//! Data that comes in from another Redis or a file.
+//! Data that comes in from another Redis or a file, or goes there.
 
 mod count;
+mod export;
 mod import;
 mod peer;
 mod rdb;
 mod target;
+mod to_file;
+mod to_redis;
 mod verify;
+mod walk;
 
 pub use count::Counts;
+pub use export::{Export, ExportOptions, Start, export_to_file, export_to_redis};
 pub use import::{Conflict, Import, Options, import_file, import_live};
 pub use peer::Peer;
 pub use target::Target;
+pub use to_redis::{ask, put, unlink};
 pub use verify::Differences;
+pub use walk::{Page, Position, Sink, Walk, is_chosen};
 
 use crate::cache::CacheError;
 use crate::engine::rdb_file::Unreadable;

@@ -95,6 +95,11 @@ impl Peer {
         Ok(pipe)
     }
 
+    /// Which server it is: a name that it takes at each start.
+    pub async fn run_id(&self) -> Result<String, Failure> {
+        Ok(self.pipe(Db::default()).await?.identity().run_id.clone())
+    }
+
     /// The databases that have keys, with their number.
     pub async fn databases(&self) -> Result<Vec<(Db, u64)>, Failure> {
         let request = [Request::from_args(&["INFO", "keyspace"])];

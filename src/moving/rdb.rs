@@ -1,13 +1,14 @@
 //! An RDB file, read key by key.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::Failure;
 use super::peer::Incoming;
 use crate::engine::rdb_file::{self, Checksum, Item};
 use crate::model::{Db, Key};
+use crate::store::FilePlace;
 
 /// Bytes that are read at once; a longer key takes more.
 const PIECE: usize = 1 << 20;
@@ -23,6 +24,8 @@ pub(super) struct RdbFile {
     at: usize,
     is_at_end: bool,
     checksum: Checksum,
+    /// Bytes that were taken.
+    taken: u64,
     db: Db,
     is_over: bool,
 }
@@ -42,6 +45,7 @@ impl RdbFile {
             at: 0,
             is_at_end: false,
             checksum: Checksum::default(),
+            taken: 0,
             db: Db::default(),
             is_over: false,
         };
@@ -51,6 +55,28 @@ impl RdbFile {
             None => return Err(opened.damaged()),
         }
         Ok(opened)
+    }
+
+    /// Where it is: behind the last key that was told.
+    pub fn place(&self) -> FilePlace {
+        FilePlace {
+            bytes: self.taken,
+            checksum: self.checksum.number(),
+            db: self.db,
+        }
+    }
+
+    /// Goes on at `place`, where it once was.
+    pub fn resume(&mut self, place: FilePlace) -> Result<(), Failure> {
+        let sought = self.file.seek(SeekFrom::Start(place.bytes));
+        sought.map_err(|error| Failure::File(self.name.clone(), error))?;
+        self.buffer.clear();
+        self.at = 0;
+        self.is_at_end = false;
+        self.taken = place.bytes;
+        self.checksum = Checksum::of_number(place.checksum);
+        self.db = place.db;
+        Ok(())
     }
 
     /// Its bytes.
@@ -117,6 +143,7 @@ impl RdbFile {
     fn take(&mut self, length: usize) {
         self.checksum.add(&self.buffer[self.at..self.at + length]);
         self.at += length;
+        self.taken += length as u64;
     }
 
     /// Twice as much as is there, so that a long key is not tried again too often.

@@ -27,7 +27,7 @@ pub struct Differences {
 }
 
 impl Differences {
-    fn note(&mut self, key: &Key) {
+    pub(super) fn note(&mut self, key: &Key) {
         self.count += 1;
         if self.first.len() < NAMED_MAX {
             self.first.push(format!("{key:?}"));

@@ -67,14 +67,17 @@ pub(super) async fn scan(
     Ok(ScanPage { cursor: next, keys })
 }
 
+/// Above all that begins with `prefix`. One of nothing but bytes 255 has no end: then all from it on.
+pub(super) fn below(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
+}
+
 /// All keys that begin with `prefix`.
 pub(super) async fn keys(client: &Object, db: Db, prefix: &[u8]) -> Result<Vec<Bytes>, StoreError> {
-    // A prefix of nothing but 0xff bytes has no end: then all keys from it on.
-    let end = prefix.iter().rposition(|&byte| byte != 0xff).map(|last| {
-        let mut end = prefix[..=last].to_vec();
-        end[last] += 1;
-        end
-    });
+    let end = below(prefix);
     let sql = format!(
         "SELECT key FROM freshet.keys
           WHERE db = $1 AND key >= $2 AND ($3::bytea IS NULL OR key < $3) AND {LIVE}"

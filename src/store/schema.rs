@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 6, oldest: 2, sql: include_str!("migrations/0006_scripts.sql") },
     Migration { version: 7, oldest: 2, sql: include_str!("migrations/0007_moving.sql") },
     Migration { version: 8, oldest: 2, sql: include_str!("migrations/0008_changes.sql") },
+    Migration { version: 9, oldest: 2, sql: include_str!("migrations/0009_out.sql") },
     Migration { version: 11, oldest: 2, sql: include_str!("migrations/0011_mapped.sql") },
 ];
 

@@ -9,7 +9,7 @@ use super::{all_ok, command_on, run};
 use crate::support::{Client, Redis, Stack, Value, process};
 
 /// Keys of all types and encodings in two databases.
-fn fill(source: &mut Client) {
+pub fn fill(source: &mut Client) {
     all_ok(
         source,
         &[
@@ -64,7 +64,7 @@ const READS: &[&[&str]] = &[
     &["ZRANGE", "big-zset", "0", "-1", "WITHSCORES"],
 ];
 
-fn reads_are_equal(one: &mut Client, other: &mut Client) {
+pub(super) fn reads_are_equal(one: &mut Client, other: &mut Client) {
     for read in READS {
         let mut replies = [one.call(read).unwrap(), other.call(read).unwrap()];
         if read[0] == "XINFO" {

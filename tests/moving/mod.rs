@@ -1,14 +1,16 @@
 //! Commands that compare, bring data in and take it out, on real servers.
 
-mod import;
+mod export;
+pub mod import;
 mod reconcile;
 
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result};
+use freshet::engine;
 
 use crate::support::process::{self, AtParentDeath, RunAs};
-use crate::support::{Client, Stack, stack::FRESHET};
+use crate::support::{Client, Stack, Value, stack::FRESHET};
 
 /// What a command of the program came to.
 pub struct Ran {
@@ -40,7 +42,8 @@ fn run_on(postgres: &str, redis: &str, arguments: &[&str]) -> Result<Ran> {
     })
 }
 
-fn command_on(postgres: &str, redis: &str, arguments: &[&str]) -> std::process::Command {
+/// The command that does so.
+pub fn command_on(postgres: &str, redis: &str, arguments: &[&str]) -> std::process::Command {
     let mut command = process::command(FRESHET, RunAs::Myself, AtParentDeath::Kill);
     command
         .args(arguments)
@@ -55,9 +58,48 @@ fn command_on(postgres: &str, redis: &str, arguments: &[&str]) -> std::process::
 }
 
 /// Runs commands, whose words are separated by blanks, each of which must go well.
-fn all_ok(client: &mut Client, lines: &[&str]) {
+pub fn all_ok(client: &mut Client, lines: &[&str]) {
     for line in lines {
         let words: Vec<&str> = line.split(' ').collect();
         client.ok(&words).unwrap();
     }
+}
+
+/// All keys of the selected database, but Freshet's own notes.
+pub fn keys(client: &mut Client) -> Vec<String> {
+    let keys = client.ok(&["KEYS", "*"]).unwrap();
+    let keys = keys.items().iter().filter_map(Value::text);
+    let mut keys: Vec<String> = keys.filter(|key| !key.starts_with("freshet:")).collect();
+    keys.sort();
+    keys
+}
+
+/// The keys of all databases that do not hold the same, or do not end at the same time.
+pub fn differing(here: &mut Client, there: &mut Client) -> Vec<String> {
+    let mut differing = Vec::new();
+    for db in 0..16 {
+        for client in [&mut *here, &mut *there] {
+            client.ok(&["SELECT", &db.to_string()]).unwrap();
+        }
+        let mut names = [keys(here), keys(there)].concat();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let [one, other] = [&mut *here, &mut *there].map(|client| {
+                let Value::Bulk(payload) = client.call(&["DUMP", &name]).unwrap() else {
+                    return None;
+                };
+                let value = engine::restored(&payload.into()).unwrap();
+                let end = client.integer(&["PEXPIRETIME", &name]).unwrap();
+                Some((engine::digest(&value).unwrap(), end))
+            });
+            if one != other {
+                differing.push(format!("{db}:{name}"));
+            }
+        }
+    }
+    for client in [here, there] {
+        client.ok(&["SELECT", "0"]).unwrap();
+    }
+    differing
 }

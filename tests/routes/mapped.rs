@@ -75,7 +75,7 @@ fn start() -> Mapped {
     let sql = stack.sql().unwrap();
     sql.execute(TABLES).unwrap();
     let mut program = Program::stopped(FRESHET, &stack.database, &stack.cache.url(), &[]).unwrap();
-    program.set_text(ROUTES);
+    program.configure(ROUTES);
     program.start_again().unwrap();
     Mapped {
         stack,
@@ -432,7 +432,7 @@ fn nothing_is_lost_between_clients_and_sql() {
         &[],
     )
     .unwrap();
-    second.set_text(ROUTES);
+    second.configure(ROUTES);
     second.start_again().unwrap();
     mapped
         .sql
@@ -491,7 +491,7 @@ fn a_table_that_cannot_be_mapped_is_told_of_at_the_start() {
     let said = |text: &str| {
         let mut program =
             Program::stopped(FRESHET, &stack.database, &stack.cache.url(), &[]).unwrap();
-        program.set_text(text);
+        program.configure(text);
         program
             .start_again()
             .err()

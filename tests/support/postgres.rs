@@ -29,6 +29,7 @@ pub struct Postgres {
     folder: PathBuf,
     port: u16,
     fsync: Fsync,
+    more: Vec<String>,
     server: Option<Child>,
     databases: AtomicU32,
 }
@@ -36,7 +37,13 @@ pub struct Postgres {
 impl Postgres {
     /// Creates and starts a cluster.
     pub fn start(fsync: Fsync) -> Result<Self> {
+        Self::start_with(fsync, &[])
+    }
+
+    /// The same with more settings.
+    pub fn start_with(fsync: Fsync, settings: &[&str]) -> Result<Self> {
         let mut cluster = Self::unmade(fsync)?;
+        cluster.more = settings.iter().map(|s| (*s).to_owned()).collect();
         let mut initdb = process::command(
             &program("initdb"),
             RunAs::Postgres,
@@ -72,6 +79,7 @@ impl Postgres {
             folder,
             port: port::free()?,
             fsync,
+            more: Vec::new(),
             server: None,
             databases: AtomicU32::new(0),
         })
@@ -161,16 +169,20 @@ impl Postgres {
             Fsync::On => "on",
             Fsync::Off => "off",
         };
-        vec![
+        let usual = [
             format!("port={}", self.port),
             format!("unix_socket_directories={}", self.folder.display()),
             format!("fsync={fsync}"),
             "listen_addresses=127.0.0.1".into(),
             "max_connections=400".into(),
+            "wal_level=logical".into(),
+            "max_replication_slots=50".into(),
+            "max_wal_senders=50".into(),
             "shared_buffers=512MB".into(),
             "max_wal_size=4GB".into(),
             "checkpoint_timeout=30min".into(),
-        ]
+        ];
+        usual.into_iter().chain(self.more.iter().cloned()).collect()
     }
 
     fn data(&self) -> PathBuf {

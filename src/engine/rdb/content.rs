@@ -57,26 +57,25 @@ pub(super) fn write(out: &mut Vec<u8>, value: &Value) -> Result<(), Refusal> {
 
 fn write_list(out: &mut Vec<u8>, list: &Collection) -> Result<(), Refusal> {
     let items = list.iter()?;
-    start(out, LIST, list);
-    items.for_each(|(_, item)| write_string(out, &item.value));
+    start(out, list.kind(), list.len());
+    items.for_each(|(field, item)| write_element(out, Kind::List, field, item));
     Ok(())
 }
 
 fn write_set(out: &mut Vec<u8>, set: &Collection) -> Result<(), Refusal> {
     let members = sets::in_order(set)?;
-    start(out, SET, set);
-    for (member, _) in members {
-        write_string(out, member);
+    start(out, set.kind(), set.len());
+    for (member, element) in members {
+        write_element(out, Kind::Set, member, element);
     }
     Ok(())
 }
 
 fn write_hash(out: &mut Vec<u8>, hash: &Collection) -> Result<(), Refusal> {
     let pairs = hash::in_order(hash)?;
-    start(out, HASH, hash);
+    start(out, hash.kind(), hash.len());
     for (field, element) in pairs {
-        write_string(out, field);
-        write_string(out, &element.value);
+        write_element(out, Kind::Hash, field, element);
     }
     Ok(())
 }
@@ -84,17 +83,42 @@ fn write_hash(out: &mut Vec<u8>, hash: &Collection) -> Result<(), Refusal> {
 /// From the highest to the lowest, as Redis does: it inserts each at the front.
 fn write_sorted_set(out: &mut Vec<u8>, set: &Collection) -> Result<(), Refusal> {
     let members = set.by_rank()?;
-    start(out, SORTED_SET, set);
+    start(out, set.kind(), set.len());
     for ranked in members.rev() {
-        write_string(out, &ranked.field);
-        out.extend_from_slice(&ranked.rank.to_le_bytes());
+        write_member(out, &ranked.field, ranked.rank);
     }
     Ok(())
 }
 
-fn start(out: &mut Vec<u8>, kind: u8, collection: &Collection) {
-    out.push(kind);
-    write_length(out, collection.len() as usize);
+/// Appends the type and the number of elements of a collection; its elements follow.
+pub(super) fn start(out: &mut Vec<u8>, kind: Kind, elements: u64) {
+    out.push(match kind {
+        Kind::String => STRING,
+        Kind::Hash => HASH,
+        Kind::List => LIST,
+        Kind::Set => SET,
+        Kind::SortedSet => SORTED_SET,
+        Kind::Stream => STREAM,
+    });
+    write_length(out, elements as usize);
+}
+
+/// Appends an element of a collection that is no stream.
+pub(super) fn write_element(out: &mut Vec<u8>, kind: Kind, field: &[u8], element: &Element) {
+    match kind {
+        Kind::SortedSet => write_member(out, field, element.rank),
+        Kind::Set => write_string(out, field),
+        Kind::List => write_string(out, &element.value),
+        _ => {
+            write_string(out, field);
+            write_string(out, &element.value);
+        }
+    }
+}
+
+fn write_member(out: &mut Vec<u8>, member: &[u8], score: f64) {
+    write_string(out, member);
+    out.extend_from_slice(&score.to_le_bytes());
 }
 
 /// The value of type `kind`; `None` if it is damaged, empty or of a type that is not known.

@@ -1,12 +1,14 @@
 //! A whole RDB file (<https://rdb.fnordig.de/file_format.html>, and `rdb.c` of Redis 7.0), of
-//! which bytes come in pieces: what stands at their beginning, and how long that is.
+//! which bytes come in pieces: what stands at their beginning, and how long that is; and the pieces
+//! from which one is made.
 
 use bytes::Bytes;
 
 use super::content;
-use super::text::Reader;
+use super::text::{Reader, write_length, write_string};
 use super::{VERSION, crc64_from};
-use crate::model::UnixMs;
+use crate::engine::Refusal;
+use crate::model::{Db, Element, Kind, UnixMs, Value};
 
 /// How a file begins, behind which its version stands in four digits.
 const MAGIC: &[u8; 5] = b"REDIS";
@@ -130,6 +132,90 @@ fn read(bytes: &[u8], reader: &mut Reader<'_>) -> Option<Item> {
     }
 }
 
+/// Appends what a file begins with, as Redis 7.0 writes it; it was made at this second since 1970.
+pub fn write_start(out: &mut Vec<u8>, made_at_s: i64) {
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(format!("{VERSION:04}").as_bytes());
+    let made_at = made_at_s.to_string();
+    let notes = [
+        ("redis-ver", "7.0.0"),
+        ("redis-bits", "64"),
+        ("ctime", &made_at),
+        ("freshet-ver", env!("CARGO_PKG_VERSION")),
+    ];
+    for (name, value) in notes {
+        out.push(AUX);
+        write_string(out, name.as_bytes());
+        write_string(out, value.as_bytes());
+    }
+}
+
+/// Appends that what follows is in `db`, and, if that is known, how many keys there are and how many
+/// of these end.
+pub fn write_select(out: &mut Vec<u8>, db: Db, sizes: Option<(usize, usize)>) {
+    out.push(SELECT);
+    write_length(out, usize::from(db.index()));
+    if let Some((keys, ending)) = sizes {
+        out.push(SIZES);
+        write_length(out, keys);
+        write_length(out, ending);
+    }
+}
+
+/// Appends a key.
+///
+/// # Errors
+/// Unless all of its value is known.
+pub fn write_key(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    value: &Value,
+    expires_at: Option<UnixMs>,
+) -> Result<(), Refusal> {
+    let mut content = Vec::new();
+    content::write(&mut content, value)?;
+    let Some((kind, content)) = content.split_first() else {
+        return Ok(());
+    };
+    write_end_of_key(out, expires_at);
+    out.push(*kind);
+    write_string(out, name);
+    out.extend_from_slice(content);
+    Ok(())
+}
+
+/// Appends a collection of so many elements, which follow; no stream.
+pub fn write_large(
+    out: &mut Vec<u8>,
+    name: &[u8],
+    (kind, elements): (Kind, u64),
+    expires_at: Option<UnixMs>,
+) {
+    let mut content = Vec::new();
+    content::start(&mut content, kind, elements);
+    write_end_of_key(out, expires_at);
+    out.push(content[0]);
+    write_string(out, name);
+    out.extend_from_slice(&content[1..]);
+}
+
+/// Appends the next of these elements.
+pub fn write_element(out: &mut Vec<u8>, kind: Kind, field: &[u8], element: &Element) {
+    content::write_element(out, kind, field, element);
+}
+
+/// Appends the end, which the checksum of all before follows.
+pub fn write_end(out: &mut Vec<u8>) {
+    out.push(END);
+}
+
+fn write_end_of_key(out: &mut Vec<u8>, expires_at: Option<UnixMs>) {
+    if let Some(at) = expires_at {
+        out.push(EXPIRES_MS);
+        out.extend_from_slice(&at.0.to_le_bytes());
+    }
+}
+
 /// The checksum of a file, as its bytes come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checksum(u64);
@@ -138,6 +224,16 @@ impl Checksum {
     /// `bytes` follow.
     pub fn add(&mut self, bytes: &[u8]) {
         self.0 = crc64_from(self.0, bytes);
+    }
+
+    /// As a number, to be kept.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From that number.
+    pub fn of_number(number: u64) -> Self {
+        Self(number)
     }
 
     /// Whether the eight bytes behind the end of a file are right; zeros say that there is none.
