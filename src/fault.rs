@@ -39,6 +39,10 @@ points! {
     BeforeReply = "before-reply",
     /// A reader holds a lease and has read the store.
     BeforeFill = "before-fill",
+    /// Keys of the journal were read; the store does not have them.
+    BeforeDrain = "before-drain",
+    /// The store has them; the journal's entries are still there.
+    AfterDrain = "after-drain",
 }
 
 /// Marks that the program has come to `point`.

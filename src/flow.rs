@@ -14,9 +14,11 @@ mod certain;
 mod companion;
 mod functions;
 mod read;
+mod renamed;
 mod routed;
 mod scripts;
 mod waits;
+mod write_behind;
 
 use std::sync::Arc;
 
@@ -24,11 +26,11 @@ use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
 use crate::acl::User;
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Journal};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Acknowledge, Asides, Audience, Fence, FenceTask, Keyspace, Lane, Loader, Reads, Scripts, Unit,
-    Waiting, expire_forever, forget_forever, purge_forever,
+    Acknowledge, Asides, Audience, Behind, Fence, FenceTask, Keyspace, Lane, Loader, Reads,
+    Scripts, Unit, Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -115,6 +117,8 @@ struct Parts {
     keyspace: Arc<Keyspace>,
     asides: Asides,
     scripts: Arc<Scripts>,
+    /// What has the write-behind keys, if they have a journal.
+    behind: Option<Arc<Behind>>,
     broker: Arc<Broker>,
     routing: Arc<Routing>,
     /// Ends the broker's connection with the flow.
@@ -147,6 +151,8 @@ impl Flow {
             Arc::clone(&audience),
         );
         let loader = Loader::start(&store, config.cache.loads_at_once);
+        let journal = Journal::new(&config.write_behind)?;
+        let behind = Behind::start(journal, config, &store, &lane).await;
         let (waiting, waker) = Waiting::start(&lane, &store, &audience);
         let reads = Arc::new(Reads::new(
             Arc::clone(&cache),
@@ -185,6 +191,7 @@ impl Flow {
             keyspace,
             asides,
             scripts,
+            behind: behind.map(Arc::new),
             broker,
             routing,
             _broker_task: broker_task,
@@ -199,6 +206,9 @@ impl Flow {
     pub async fn drain(&self) {
         for task in &self.parts.background {
             task.abort();
+        }
+        if let Some(behind) = &self.parts.behind {
+            behind.drain().await;
         }
         self.parts.lane.settle().await;
         let task = self

@@ -3,6 +3,7 @@
 mod aside;
 mod audience;
 mod batch;
+mod behind;
 mod expiry;
 mod fence;
 mod gather;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use aside::Asides;
 pub use audience::{Audience, Change, Ear};
+pub use behind::{Asked, AskedKey, Behind, NotAsked};
 pub use expiry::expire_forever;
 pub use fence::{Fence, FenceTask, Order, Phase};
 pub use keyspace::Keyspace;

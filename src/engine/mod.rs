@@ -45,7 +45,7 @@ pub use dispatch::{execute, is_for_the_store, needs};
 pub use events::execute_telling;
 pub use need::{Found, Need, Needs, Position};
 pub use rdb::file as rdb_file;
-pub use rdb::{dump_libraries, restore_libraries, value_of as restored};
+pub use rdb::{dump_libraries, payload_of as dumped, restore_libraries, value_of as restored};
 pub use refusal::Refusal;
 pub use scan::{CURSORS, Scan};
 pub use timeout::{Timeout, waited_keys, waits};

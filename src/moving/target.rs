@@ -12,7 +12,7 @@ use super::Failure;
 use crate::cache::Cache;
 use crate::coherence::{Answer, Audience, Fence, FenceTask, Lane, Refusal, Seen, Unit};
 use crate::command;
-use crate::config::{ByteSize, Config};
+use crate::config::{ByteSize, Config, Strategy};
 use crate::engine::{Content, Loaded, Need};
 use crate::model::{Key, Reply, Request, UnixMs};
 use crate::pubsub::{self, Broker};
@@ -143,9 +143,14 @@ impl Target {
         }
     }
 
-    fn is_cache_only(&self, key: &Key) -> bool {
-        let routes = self.routing.get();
-        routes.is_some_and(|routes| routes.is_cache_only(&key.name))
+    /// Why a write of `key` would not be seen.
+    fn unseen(&self, key: &Key) -> Option<&'static str> {
+        match self.routing.get()?.apart(&key.name)? {
+            Strategy::WriteBehind => {
+                Some("its route is write-behind: the journal may hold something else of it")
+            }
+            _ => Some("its route is cache-only: what PostgreSQL holds of it is not seen"),
+        }
     }
 
     /// Does `writes`; what each came to, in order.
@@ -157,8 +162,7 @@ impl Target {
                 written[index] = Written::Refused("its name is longer than 2600 bytes".to_owned());
                 continue;
             }
-            if self.is_cache_only(&write.key) {
-                let why = "its route is cache-only: what PostgreSQL holds of it is not seen";
+            if let Some(why) = self.unseen(&write.key) {
                 written[index] = Written::Refused(why.to_owned());
                 continue;
             }

@@ -120,6 +120,10 @@ impl Session {
             Verdict::Refused(Reply::Error(text)) => {
                 Err(String::from_utf8_lossy(&text).into_owned())
             }
+            Verdict::WriteBehind => Err(
+                "ERR keys of write-behind routes are not served in scripts; nothing was changed by it"
+                    .to_owned(),
+            ),
             Verdict::CacheOnly | Verdict::Refused(_) => Err(
                 "ERR keys of cache-only routes are not served in scripts; nothing was changed by it"
                     .to_owned(),

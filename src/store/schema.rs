@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, oldest: 2, sql: include_str!("migrations/0005_failover.sql") },
     Migration { version: 6, oldest: 2, sql: include_str!("migrations/0006_scripts.sql") },
     Migration { version: 7, oldest: 2, sql: include_str!("migrations/0007_moving.sql") },
+    Migration { version: 10, oldest: 2, sql: include_str!("migrations/0010_journal.sql") },
 ];
 
 /// The version of the schema that this program writes.

@@ -3,6 +3,7 @@
 mod cache_only;
 mod eventual;
 mod reload;
+mod write_behind;
 
 use std::time::Duration;
 

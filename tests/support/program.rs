@@ -78,6 +78,7 @@ pub struct Program {
     port: u16,
     admin_port: u16,
     settings: Vec<(String, String)>,
+    text: String,
     faults: Option<String>,
     log: Log,
     running: Option<Running>,
@@ -114,10 +115,16 @@ impl Program {
             settings: pairs
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
+            text: String::new(),
             faults: None,
             log: Log::default(),
             running: None,
         })
+    }
+
+    /// From its next start on, its configuration file ends with this.
+    pub fn set_text(&mut self, text: &str) {
+        text.clone_into(&mut self.text);
     }
 
     /// From its next start on, these faults happen (`src/fault.rs`).
@@ -149,8 +156,8 @@ impl Program {
         std::fs::write(
             &file,
             format!(
-                "[listen]\naddress = \"127.0.0.1:{}\"\n\n[admin]\naddress = \"127.0.0.1:{}\"\n",
-                self.port, self.admin_port
+                "[listen]\naddress = \"127.0.0.1:{}\"\n\n[admin]\naddress = \"127.0.0.1:{}\"\n{}",
+                self.port, self.admin_port, self.text
             ),
         )?;
         let mut command = process::command(&self.path, RunAs::Myself, AtParentDeath::Kill);
