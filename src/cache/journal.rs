@@ -99,6 +99,8 @@ pub struct Journal {
     /// One for each protocol.
     pipes: [Slot; 2],
     control: AsyncMutex<Option<Connection>>,
+    /// `run_id` of the server that was last looked at: no other one is used.
+    server: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -148,16 +150,17 @@ impl Journal {
             options: LinkOptions::new(&server)?,
             pipes: Default::default(),
             control: AsyncMutex::new(None),
+            server: Mutex::default(),
         }))
     }
 
-    /// Connects anew, brings the functions there, and tells who answers and what it holds. All
-    /// other connections are made anew after it.
+    /// Connects anew, brings the functions there, and tells who answers and what it holds. From then on
+    /// only connections to that server are used.
     pub async fn probe(&self) -> Result<JournalFound, CacheError> {
-        self.forget();
         let mut control = self.control.lock().await;
         *control = None;
         let mut connection = Connection::open(&self.options).await?;
+        *self.server() = Some(connection.identity().run_id.clone());
         let load = Request::from_args(&["FUNCTION", "LOAD", "REPLACE", JOURNAL.source()]);
         connection.call(load.raw()).await?;
         let info = Request::from_args(&["INFO", "persistence", "memory"]);
@@ -187,11 +190,8 @@ impl Journal {
         Ok(found)
     }
 
-    /// Gives up all connections that clients use.
-    pub fn forget(&self) {
-        for slot in &self.pipes {
-            *slot.lock() = None;
-        }
+    fn server(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends `requests`, which give `replies` replies, on the connection that all share.
@@ -214,6 +214,10 @@ impl Journal {
                     None => {
                         let pipe = Pipe::open(&self.options, Db::default(), protocol).await;
                         let pipe = Arc::new(pipe.map_err(|e| unreachable(&e))?);
+                        if !self.is_server(&pipe) {
+                            let why = "another server answers than before";
+                            return Err(CacheError::Unreachable(why.into()));
+                        }
                         *slot.lock() = Some(Arc::clone(&pipe));
                         pipe
                     }
@@ -224,7 +228,12 @@ impl Journal {
     }
 
     fn pipe(&self, slot: &Slot) -> Option<Arc<Pipe>> {
-        slot.lock().clone().filter(|pipe| !pipe.is_closed())
+        let pipe = slot.lock().clone();
+        pipe.filter(|pipe| !pipe.is_closed() && self.is_server(pipe))
+    }
+
+    fn is_server(&self, pipe: &Pipe) -> bool {
+        self.server().as_deref() == Some(&pipe.identity().run_id)
     }
 
     async fn call<A: AsRef<[u8]>>(&self, name: &str, args: &[A]) -> Result<Reply, CacheError> {

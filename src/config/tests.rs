@@ -214,3 +214,25 @@ fn a_change_that_takes_keys_from_the_cache_alone_is_known() {
     assert!(abandons(SOLE, &format!("{INSIDE}{SOLE}")));
     assert!(abandons(SOLE, &SOLE.replace("cache-only", "atomic")));
 }
+
+#[test]
+fn write_behind_routes_need_a_journal_of_their_own() {
+    let route = "[[route]]\nmatch = \"w:*\"\nstrategy = \"write-behind\"\n";
+    let found = mistakes(route, &[]);
+    assert_eq!(found, [(Place::Line(3), "route[1].strategy".to_owned())]);
+    let cache = "[redis]\nurl = \"redis://127.0.0.1:6390\"\n[write_behind]\nurl = \"redis://127.0.0.1:6390\"\n";
+    let found = mistakes(&format!("{cache}{route}"), &[]);
+    assert_eq!(found, [(Place::Line(4), "write_behind.url".to_owned())]);
+    let own = "[write_behind]\nurl = \"redis://127.0.0.1:6391\"\n";
+    let parsed = |text: &str| Config::parse("", text, &Environment::new());
+    let one = parsed(&format!("{own}{route}")).unwrap();
+    // What cannot take a key away from it, or bring one, counts for nothing.
+    let later = "[[route]]\nmatch = \"x:*\"\nstrategy = \"eventual\"\n";
+    let two = parsed(&format!("{own}{route}{later}")).unwrap();
+    assert_eq!(one.route.behind_digest(), two.route.behind_digest());
+    let other = parsed(&format!("{own}{later}{route}")).unwrap();
+    assert_ne!(one.route.behind_digest(), other.route.behind_digest());
+    assert_eq!(parsed(later).unwrap().route.behind_digest(), "");
+    let found = mistakes(&format!("{own}{route}ttl = \"1h\"\n"), &[]);
+    assert_eq!(found, [(Place::Line(6), "route[1].ttl".to_owned())]);
+}

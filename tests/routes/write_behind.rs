@@ -1,5 +1,7 @@
 //! `write-behind`: acknowledged by the journal's server, written to PostgreSQL in the background.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::{LIMIT, call, error, text};
@@ -652,5 +654,114 @@ fn clients_of_two_proxies_count_to_the_same_number() {
             let found = text(client, &format!("GET w:{n}"));
             assert_eq!(found, (4 * EACH / 3).to_string());
         }
+    }
+}
+
+#[test]
+fn a_journal_without_memory_takes_what_frees_it() {
+    let setting = Setting::start();
+    let mut client = setting.client();
+    assert_eq!(text(&mut client, "SET w:1 v"), "OK");
+    let mut journal = setting.journal.client().unwrap();
+    journal.ok(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let found = error(&mut client, "SET w:2 v");
+    assert!(found.starts_with("OOM "), "{found}");
+    assert_eq!(text(&mut client, "GET w:1"), "v");
+    assert_eq!(call(&mut client, "DEL w:1"), Value::Integer(1));
+    setting.drained();
+    // What it does not know cannot be brought in.
+    let found = error(&mut client, "GET w:unknown");
+    assert!(found.starts_with("OOM "), "{found}");
+    journal.ok(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    assert_eq!(text(&mut client, "SET w:2 v"), "OK");
+    assert_eq!(call(&mut client, "GET w:1"), Value::Null);
+}
+
+/// What one client did until it was told to stop.
+#[derive(Default)]
+struct Counted {
+    acknowledged: i64,
+    unknown: i64,
+}
+
+/// Counts up, through whichever of the proxies answers.
+fn count(proxies: &[SocketAddr], key: &str, stop: &AtomicBool) -> Counted {
+    let mut counted = Counted::default();
+    let mut clients: Vec<Option<Client>> = proxies.iter().map(|_| None).collect();
+    let mut turn = 0;
+    while !stop.load(Ordering::Relaxed) {
+        turn += 1;
+        let place = turn % proxies.len();
+        if clients[place].is_none() {
+            clients[place] = Client::connect(proxies[place]).ok();
+        }
+        let Some(client) = &mut clients[place] else {
+            continue;
+        };
+        match client.call(&["INCR", key]) {
+            Ok(Value::Integer(_)) => counted.acknowledged += 1,
+            Ok(reply)
+                if reply
+                    .error()
+                    .is_some_and(|text| text.starts_with("TRYAGAIN")) => {}
+            Ok(_) => counted.unknown += 1,
+            Err(_) => {
+                counted.unknown += 1;
+                clients[place] = None;
+            }
+        }
+    }
+    counted
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_while_proxies_and_servers_die() {
+    let mut postgres = Postgres::start(Fsync::On).unwrap();
+    let database = postgres.create_database().unwrap();
+    let mut setting = Setting::start_on(database, &[], None);
+    let mut second = setting.second();
+    let proxies = [setting.program.address(), second.address()];
+    let stop = AtomicBool::new(false);
+    let keys = ["w:0", "w:1", "w:2", "w:3"];
+    let counts: Vec<Counted> = std::thread::scope(|scope| {
+        let clients = keys.map(|key| scope.spawn(|| count(&proxies, key, &stop)));
+        for round in 0..3 {
+            let pause = || std::thread::sleep(Duration::from_millis(300));
+            pause();
+            setting.program.kill().unwrap();
+            pause();
+            setting.program.start_again().unwrap();
+            setting.journal.kill().unwrap();
+            pause();
+            setting.journal.start_again().unwrap();
+            second.signal("STOP").unwrap();
+            pause();
+            second.signal("CONT").unwrap();
+            if round == 1 {
+                postgres.kill().unwrap();
+                pause();
+                postgres.start_again().unwrap();
+            }
+            second.kill().unwrap();
+            second.start_again().unwrap();
+        }
+        in_use(&second);
+        stop.store(true, Ordering::Relaxed);
+        clients.map(|client| client.join().unwrap()).into()
+    });
+    in_use(&setting.program);
+    setting.drained();
+    let plain = setting.plain();
+    let (mut ours, mut stored) = (setting.client(), plain.client().unwrap());
+    for (key, counted) in keys.iter().zip(counts) {
+        let found = text(&mut ours, &format!("GET {key}"));
+        assert_eq!(text(&mut stored, &format!("GET {key}")), found, "{key}");
+        let number: i64 = found.parse().unwrap();
+        let range = counted.acknowledged..=counted.acknowledged + counted.unknown;
+        assert!(
+            range.contains(&number),
+            "{key}: {number} is not in {range:?}"
+        );
+        assert!(counted.acknowledged > 0, "{key}");
     }
 }

@@ -25,6 +25,8 @@ const IDLE: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_millis(500);
 /// If the position has not moved for so long though there is more, whoever has the turn stands still.
 const STALLED: Duration = Duration::from_secs(3);
+/// After so long it looks up from the journal, however much is left.
+const ROUND: Duration = Duration::from_secs(1);
 /// How often keys are looked for that were not changed for long, and how many parts of them then.
 const DROP_EVERY: Duration = Duration::from_secs(1);
 const DROP_PARTS: usize = 10;
@@ -59,11 +61,23 @@ pub(super) struct Drainer {
     lane: Arc<Lane>,
     /// Entries of one transaction: fewer after one that was refused, to find which is at fault.
     entries: usize,
+    /// At the end: what is noted after this time (of the journal's server) is for others.
+    until_ms: Option<i64>,
+}
+
+/// What a round came to.
+struct Round {
+    /// Up to where the journal is written.
+    position: JournalId,
+    /// Whether there was nothing more.
+    is_done: bool,
 }
 
 /// What it remembers from step to step.
 struct Course {
     turn: Option<TakenTurn>,
+    /// Up to where which journal is written, unless another may have written since.
+    known: Option<(Arc<str>, JournalId)>,
     /// Where another proxy's work stood, and since when.
     others: (JournalId, Instant),
     /// Where the drops of idle keys stand.
@@ -79,6 +93,7 @@ impl Drainer {
             shared,
             lane,
             entries: ENTRIES_MAX,
+            until_ms: None,
         }
     }
 
@@ -87,6 +102,7 @@ impl Drainer {
         let mut errors_at_the_end = 0;
         let mut course = Course {
             turn: None,
+            known: None,
             others: (JournalId::default(), Instant::now()),
             cursor: "0".to_owned(),
             dropped: Instant::now(),
@@ -96,6 +112,7 @@ impl Drainer {
             let is_stopping = *self.shared.stopping.borrow();
             match self.step(&mut course).await {
                 Ok(Next::Nothing) if is_stopping => return,
+                Ok(Next::Soon) if is_stopping => {}
                 Ok(Next::Soon) => self.pause(IDLE).await,
                 Ok(Next::Nothing) => self.pause(PAUSE).await,
                 Err(error) => {
@@ -140,10 +157,17 @@ impl Drainer {
             self.relieve(course, &mark).await?;
             return Ok(Next::Nothing);
         }
-        self.drain_or_lose(&mark).await?;
+        let known = course.known.take().filter(|(of, _)| *of == mark);
+        let round = self.drain_or_lose(&mark, known.map(|(_, position)| position));
+        let round = round.await?;
+        course.known = Some((Arc::clone(&mark), round.position));
         course.told.clear();
         if is_stopping {
-            return Ok(Next::Nothing);
+            return Ok(if round.is_done {
+                Next::Nothing
+            } else {
+                Next::Soon
+            });
         }
         if course.dropped.elapsed() >= DROP_EVERY {
             course.dropped = Instant::now();
@@ -176,13 +200,17 @@ impl Drainer {
             tracing::warn!(
                 "the proxy that writes the journal to PostgreSQL stands still: this one does"
             );
-            self.drain_or_lose(mark).await?;
+            self.drain_or_lose(mark, None).await?;
         }
         Ok(())
     }
 
-    async fn drain_or_lose(&mut self, mark: &str) -> Result<(), Trouble> {
-        let drained = self.drain(mark, mark).await;
+    async fn drain_or_lose(
+        &mut self,
+        mark: &str,
+        known: Option<JournalId>,
+    ) -> Result<Round, Trouble> {
+        let drained = self.drain(mark, mark, known).await;
         if let Err(Trouble::Journal(error)) = &drained {
             self.shared.lost(mark, &error.to_string());
         }
@@ -204,23 +232,55 @@ impl Drainer {
 
     /// Writes all of a journal that takes nothing more.
     pub(super) async fn empty(&self, mark: &str, incarnation: &str) -> Result<(), String> {
-        let drained = self.clone().drain(mark, incarnation).await;
-        drained.map_err(|error| error.to_string())
+        let mut drainer = self.clone();
+        loop {
+            let round = drainer.drain(mark, incarnation, None).await;
+            if round.map_err(|error| error.to_string())?.is_done {
+                return Ok(());
+            }
+        }
     }
 
-    /// Writes what the journal with this mark has, until it has nothing more.
-    async fn drain(&mut self, mark: &str, incarnation: &str) -> Result<(), Trouble> {
+    /// Up to where the store has the journal; what another has written of it, and had no time to take out,
+    /// is taken out.
+    async fn position(&self, mark: &str, incarnation: &str) -> Result<JournalId, Trouble> {
         let row = self.shared.store.journal().await;
         let row = row.map_err(|error| Trouble::Store(error.to_string()))?;
         let row = row.filter(|row| row.incarnation == incarnation);
         let row = row.ok_or_else(|| Trouble::Store("PostgreSQL has another journal".to_owned()))?;
-        let mut from = row.position;
-        // What another has written and had no time to take out.
-        self.shared.journal.trim(mark, from).await?;
+        self.shared.journal.trim(mark, row.position).await?;
+        Ok(row.position)
+    }
+
+    /// Writes what the journal with this mark has, for a while.
+    async fn drain(
+        &mut self,
+        mark: &str,
+        incarnation: &str,
+        known: Option<JournalId>,
+    ) -> Result<Round, Trouble> {
+        let started = Instant::now();
+        let mut from = match known {
+            Some(position) => position,
+            None => self.position(mark, incarnation).await?,
+        };
         let mut page = self.read(mark, from).await?;
         while page.to != from {
+            if *self.shared.stopping.borrow() {
+                let until = *self.until_ms.get_or_insert(page.now_ms);
+                if from.ms > until {
+                    break;
+                }
+            }
+            if started.elapsed() >= ROUND {
+                return Ok(Round {
+                    position: from,
+                    is_done: false,
+                });
+            }
             let age_ms = (page.now_ms - page.to.ms).max(0);
             self.shared.meters.lag.set(age_ms as f64 / 1000.0);
+            self.shared.meters.entries.set(page.length as f64);
             let to = page.to;
             let committing = self.commit(page, incarnation, from);
             // The next are read meanwhile; what they are then is only written if this is.
@@ -236,7 +296,10 @@ impl Drainer {
         }
         self.shared.meters.lag.set(0.0);
         self.shared.meters.entries.set(page.length as f64);
-        Ok(())
+        Ok(Round {
+            position: from,
+            is_done: true,
+        })
     }
 
     async fn read(&self, mark: &str, from: JournalId) -> Result<JournalPage, CacheError> {
