@@ -233,10 +233,17 @@ impl Drainer {
     /// Writes all of a journal that takes nothing more.
     pub(super) async fn empty(&self, mark: &str, incarnation: &str) -> Result<(), String> {
         let mut drainer = self.clone();
+        let mut errors = 0;
         loop {
-            let round = drainer.drain(mark, incarnation, None).await;
-            if round.map_err(|error| error.to_string())?.is_done {
-                return Ok(());
+            match drainer.drain(mark, incarnation, None).await {
+                Ok(Round { is_done: true, .. }) => return Ok(()),
+                Ok(_) => {}
+                // Who had the turn before may be about to end.
+                Err(_) if errors < LAST_ERRORS_MAX => {
+                    errors += 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(error) => return Err(error.to_string()),
             }
         }
     }
