@@ -171,13 +171,9 @@ impl Flow {
         );
         let pool = Pool::new(config.scripts.memory.as_usize());
         let scripts = Scripts::new(Arc::clone(&store), pool);
-        let retention = config.commit.once_retention;
-        let cleaning = [
-            tokio::spawn(purge_forever(Arc::clone(&store))),
-            tokio::spawn(forget_forever(Arc::clone(&store), retention)),
-        ];
         let expiring = expire_forever(Arc::clone(&lane), Arc::clone(&store), audience);
         let following = Arc::clone(&scripts).follow();
+        let cleaning = clean(&store, config);
         let background = vec![waker, tokio::spawn(expiring), tokio::spawn(following)];
         let parts = Parts {
             cache,
@@ -368,6 +364,15 @@ impl Flow {
             .map(|(db, keys, expires)| DatabaseSize { db, keys, expires })
             .collect())
     }
+}
+
+/// Starts what takes out of the store what nobody needs any more.
+fn clean(store: &Arc<Store>, config: &Config) -> [tokio::task::JoinHandle<()>; 2] {
+    let retention = config.commit.once_retention;
+    [
+        tokio::spawn(purge_forever(Arc::clone(store))),
+        tokio::spawn(forget_forever(Arc::clone(store), retention)),
+    ]
 }
 
 /// Calls that are worked on together.

@@ -241,7 +241,7 @@ impl Behind {
 async fn warn_of_others(store: &Store) {
     // If it cannot be told, the start itself will say more.
     if let Ok(Some(row)) = store.journal().await
-        && digest(&row.incarnation) != ""
+        && !digest(&row.incarnation).is_empty()
     {
         tracing::warn!(
             journal = row.incarnation,
