@@ -7,18 +7,28 @@
 -- is thrown away.
 
 local MARK = '\1f:mark'           -- which incarnation of the journal this is
-local LOG = '\1f:log'             -- the stream of changes: one tail each
+local LOG = '\1f:log'             -- the stream of changes: how many there were in all, and tails
+local TOTAL = '\1f:total'         -- how many changes there were in all
+local DONE = '\1f:done'           -- how many of them are in the store
 local KNOWN = '\1f:known'         -- tail -> id of its last change, or when it was brought in
 local DROPPED = '\1f:dropped'     -- how often keys were dropped from here
 
 local RESTING = '\1f~'
 local WORKING = '\1f='
 
+-- Tails in one entry of the log at most.
+local ENTRY = 32
+
 local function check(mark)
   local found = redis.call('GET', MARK)
   if found ~= mark then
     return redis.error_reply('FENCED the journal is ' .. (found or 'empty') .. ', not ' .. mark)
   end
+end
+
+-- How many changes are not in the store.
+local function waiting()
+  return tonumber(redis.call('GET', TOTAL) or '0') - tonumber(redis.call('GET', DONE) or '0')
 end
 
 -- The places of those of `names` (after a prefix of three bytes) of which nothing is known; 'y' in `free`
@@ -40,40 +50,64 @@ end
 -- Whether the guard of the commands that run now let them work.
 local is_guarded = false
 
--- keys: working names. args: mark, most entries of the log (0: any), which keys need not be known.
+-- keys: working names. args: mark, most changes that may wait (0: any), which keys need not be known.
 local function guard(keys, args)
   is_guarded = false
   local refused = check(args[1])
   if refused then return refused end
-  if args[2] ~= '0' and redis.call('XLEN', LOG) >= tonumber(args[2]) then
+  if args[2] ~= '0' and waiting() >= tonumber(args[2]) then
     return {'full'}
   end
   local places = missing(keys, args[3])
   if places then return places end
   for i = 1, #keys do
-    local moved = redis.pcall('RENAME', RESTING .. string.sub(keys[i], 4), keys[i])
-    if moved.err then redis.call('DEL', keys[i]) end
+    -- (Of those that need not be known, the first command replaces whatever is there.)
+    if string.sub(args[3], i, i) ~= 'y' then
+      local moved = redis.pcall('RENAME', RESTING .. string.sub(keys[i], 4), keys[i])
+      if moved.err then redis.call('DEL', keys[i]) end
+    end
   end
   is_guarded = true
   return {'ok'}
+end
+
+-- Notes that `tails` were changed.
+local function note(tails)
+  for first = 1, #tails, ENTRY do
+    local last = math.min(first + ENTRY - 1, #tails)
+    local entry = {'XADD', LOG, '*', 'n', redis.call('INCRBY', TOTAL, last - first + 1)}
+    for i = first, last do
+      entry[#entry + 1] = ''
+      entry[#entry + 1] = tails[i]
+    end
+    local id = redis.call(unpack(entry))
+    local known = {'HSET', KNOWN}
+    for i = first, last do
+      known[#known + 1] = tails[i]
+      known[#known + 1] = id
+    end
+    redis.call(unpack(known))
+  end
 end
 
 -- keys: working names. args: 'w' for each that may have been changed.
 local function finish(keys, args)
   local is_done = is_guarded
   is_guarded = false
+  local tails = {}
   for i = 1, #keys do
     if not is_done then
       redis.call('DEL', keys[i])
     else
       local tail = string.sub(keys[i], 4)
-      redis.pcall('RENAME', keys[i], RESTING .. tail)
-      if string.sub(args[1], i, i) == 'w' then
-        redis.call('HSET', KNOWN, tail, redis.call('XADD', LOG, '*', '', tail))
-      end
+      local moved = redis.pcall('RENAME', keys[i], RESTING .. tail)
+      -- It is gone. (One that need not be known was not moved before.)
+      if moved.err then redis.call('DEL', RESTING .. tail) end
+      if string.byte(args[1], i) == 119 then tails[#tails + 1] = tail end
     end
   end
-  return redis.call('XLEN', LOG)
+  note(tails)
+  return waiting()
 end
 
 -- keys: resting names. args: mark.
@@ -123,8 +157,29 @@ local function last_id()
   end
 end
 
--- args: mark, the entry before, most entries, bytes of values after which it is enough.
--- Gives: length of the log, time, id of the last entry covered, then for each key: tail, what it is, value, end.
+-- What is held of `tails`, appended to `told`; how many bytes that is.
+local function tell(told, tails)
+  if #tails == 0 then return 0 end
+  local names, bytes = {'MGET'}, 0
+  for i = 1, #tails do names[i + 1] = RESTING .. tails[i] end
+  local values = redis.call(unpack(names))
+  for i = 1, #tails do
+    local kind, value, name = 'string', values[i], names[i + 1]
+    if not value then
+      -- Not a string, or nothing.
+      kind, value = 'dump', redis.call('DUMP', name)
+      if not value then kind, value = 'none', '' end
+    end
+    local n = #told
+    told[n + 1], told[n + 2], told[n + 3] = tails[i], kind, value
+    told[n + 4] = redis.call('PEXPIRETIME', name)
+    bytes = bytes + #value + #tails[i] + 64
+  end
+  return bytes
+end
+
+-- args: mark, the entry before, keys and bytes of values after which it is enough.
+-- Gives: changes that wait, time, id of the last entry covered, then for each key: tail, what it is, value, end.
 local function read(keys, args)
   local refused = check(args[1])
   if refused then return refused end
@@ -133,31 +188,32 @@ local function read(keys, args)
   if last_ms < from_ms or (last_ms == from_ms and last_seq < from_seq) then
     return redis.error_reply('ROLLEDBACK the journal has lost its latest past')
   end
-  local to, told, bytes, seen = args[2], {}, 0, {}
-  for _, entry in ipairs(redis.call('XRANGE', LOG, '(' .. args[2], '+', 'COUNT', args[3])) do
-    if bytes > tonumber(args[4]) then break end
-    to = entry[1]
-    local tail = entry[2][2]
-    if not seen[tail] then
-      seen[tail] = true
-      local name = RESTING .. tail
-      local kind, value = 'string', redis.pcall('GET', name)
-      if not value then
-        kind, value = 'none', ''
-      elseif type(value) == 'table' then
-        kind, value = 'dump', redis.call('DUMP', name)
-        -- Its end may have come in between.
-        if not value then kind, value = 'none', '' end
+  local to, most, room = args[2], tonumber(args[3]), tonumber(args[4])
+  local told, seen, count, is_more = {}, {}, 0, true
+  while is_more do
+    local entries = redis.call('XRANGE', LOG, '(' .. to, '+', 'COUNT', 32)
+    is_more = #entries == 32
+    for _, entry in ipairs(entries) do
+      if count >= most or room <= 0 then
+        is_more = false
+        break
       end
-      local n = #told
-      told[n + 1], told[n + 2], told[n + 3] = tail, kind, value
-      told[n + 4] = redis.call('PEXPIRETIME', name)
-      bytes = bytes + #value + #tail + 64
+      to = entry[1]
+      local tails, fields = {}, entry[2]
+      for i = 4, #fields, 2 do
+        local tail = fields[i]
+        if not seen[tail] then
+          seen[tail] = true
+          tails[#tails + 1] = tail
+        end
+      end
+      count = count + #tails
+      room = room - tell(told, tails)
     end
   end
   table.insert(told, 1, to)
   table.insert(told, 1, now())
-  table.insert(told, 1, redis.call('XLEN', LOG))
+  table.insert(told, 1, waiting())
   return told
 end
 
@@ -165,9 +221,14 @@ end
 local function trim(keys, args)
   local refused = check(args[1])
   if refused then return refused end
+  local entry = redis.call('XRANGE', LOG, args[2], args[2])[1]
+  if entry then redis.call('SET', DONE, entry[2][2]) end
   local ms, seq = string.match(args[2], '^(%d+)-(%d+)$')
   redis.call('XTRIM', LOG, 'MINID', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
-  return redis.call('XLEN', LOG)
+  if redis.call('XLEN', LOG) == 0 then
+    redis.call('SET', DONE, redis.call('GET', TOTAL) or '0')
+  end
+  return waiting()
 end
 
 -- args: mark, cursor, milliseconds for which unchanged keys stay. Gives the next cursor.

@@ -65,7 +65,7 @@ pub struct RestingKey {
 /// Keys that were changed, as they are now.
 #[derive(Clone, Debug)]
 pub struct JournalPage {
-    /// Entries in the journal.
+    /// Changes that wait in the journal.
     pub length: u64,
     /// The server's clock.
     pub now_ms: i64,
@@ -296,17 +296,18 @@ impl Journal {
         Ok(self.call("admit", &args).await? == Reply::Integer(1))
     }
 
-    /// The keys of the next entries behind `from`, as they are now.
+    /// The keys of the next entries behind `from`, as they are now, until so many keys or bytes of values
+    /// are there.
     pub async fn read(
         &self,
         mark: &str,
         from: JournalId,
-        (entries, bytes): (usize, usize),
+        (keys, bytes): (usize, usize),
     ) -> Result<JournalPage, CacheError> {
         let args = [
             mark.to_owned(),
             from.to_string(),
-            entries.to_string(),
+            keys.to_string(),
             bytes.to_string(),
         ];
         let Reply::Array(items) = self.call("read", &args).await? else {
@@ -315,7 +316,7 @@ impl Journal {
         page(items).ok_or_else(|| malformed("read"))
     }
 
-    /// Forgets the entries up to `to`; how many are left.
+    /// Forgets the entries up to `to`; how many changes are left.
     pub async fn trim(&self, mark: &str, to: JournalId) -> Result<u64, CacheError> {
         match self.call("trim", &[mark, &to.to_string()]).await? {
             Reply::Integer(left) => Ok(left.unsigned_abs()),
@@ -337,7 +338,7 @@ impl Journal {
 }
 
 /// The request that lets commands work on `names` (working ones), if the journal is `mark` and
-/// has fewer than `most` entries. Of those with `y` in `free` nothing need be known.
+/// has fewer than `most` changes that wait. Of those with `y` in `free` nothing need be known.
 pub fn guard(mark: &str, most: u32, names: &[Vec<u8>], free: &str) -> Bytes {
     function("guard", names, &[mark, &most.to_string(), free])
 }

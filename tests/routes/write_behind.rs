@@ -455,7 +455,9 @@ fn a_journal_that_is_gone_or_older_is_noticed() {
     let mut journal = setting.journal.client().unwrap();
     let id = "1-1";
     journal.ok(&["DEL", LOG]).unwrap();
-    journal.ok(&["XADD", LOG, id, "", "0w:1"]).unwrap();
+    journal
+        .ok(&["XADD", LOG, id, "n", "1", "", "0w:1"])
+        .unwrap();
     journal.ok(&["SET", "\x01f~0w:1", "older"]).unwrap();
     let second = setting.second();
     second.await_log("has lost its latest past", LIMIT).unwrap();

@@ -15,12 +15,12 @@ use crate::fault::{self, Point};
 use crate::model::{Effect, Entry, JournalId, Key, UnixMs, Value};
 use crate::store::{Advance, JournalTurn, TakenTurn};
 
-/// Entries of the journal, and bytes of values, in one transaction at most.
-const ENTRIES_MAX: usize = 1000;
+/// Keys, and bytes of values, after which a transaction has enough.
+const KEYS_MAX: usize = 1000;
 const BYTES_MAX: usize = 8 << 20;
 
-/// Between two looks at an empty journal.
-const IDLE: Duration = Duration::from_millis(20);
+/// Between two looks at a journal with little in it: a few large transactions take less work than many small ones.
+const IDLE: Duration = Duration::from_millis(50);
 /// Between two tries to become the one, or behind an error.
 const PAUSE: Duration = Duration::from_millis(500);
 /// If the position has not moved for so long though there is more, whoever has the turn stands still.
@@ -59,8 +59,8 @@ enum Next {
 pub(super) struct Drainer {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
-    /// Entries of one transaction: fewer after one that was refused, to find which is at fault.
-    entries: usize,
+    /// Keys of one transaction: few after one that was refused, to harm no others.
+    keys: usize,
     /// At the end: what is noted after this time (of the journal's server) is for others.
     until_ms: Option<i64>,
 }
@@ -92,7 +92,7 @@ impl Drainer {
         Self {
             shared,
             lane,
-            entries: ENTRIES_MAX,
+            keys: KEYS_MAX,
             until_ms: None,
         }
     }
@@ -294,12 +294,19 @@ impl Drainer {
             let (committed, next) = tokio::join!(committing, self.read(mark, to));
             if let Err(error) = committed {
                 let is_own = !matches!(&error, Trouble::Lane(Refusal::StoreAway(_)));
-                self.entries = if is_own { 1 } else { self.entries };
+                self.keys = if is_own { 1 } else { self.keys };
                 return Err(error);
             }
-            self.entries = (self.entries * 2).min(ENTRIES_MAX);
+            self.keys = (self.keys * 2).min(KEYS_MAX);
             self.shared.journal.trim(mark, to).await?;
             (from, page) = (to, next?);
+            let is_little = page.keys.len() < KEYS_MAX / 2;
+            if is_little && page.to != from && !*self.shared.stopping.borrow() {
+                return Ok(Round {
+                    position: from,
+                    is_done: false,
+                });
+            }
         }
         self.shared.meters.lag.set(0.0);
         self.shared.meters.entries.set(page.length as f64);
@@ -310,7 +317,7 @@ impl Drainer {
     }
 
     async fn read(&self, mark: &str, from: JournalId) -> Result<JournalPage, CacheError> {
-        let limits = (self.entries, BYTES_MAX);
+        let limits = (self.keys, BYTES_MAX);
         self.shared.journal.read(mark, from, limits).await
     }
 
