@@ -168,7 +168,7 @@ fn differences_say_what_a_reload_can_change() {
 #[test]
 fn all_mistakes_of_routes_are_reported_with_line_and_name() {
     let source = "[[route]]\nmatch = \"a:*\"\nstrategy = \"atomc\"\nttl = \"0\"\n\n\
-                  [[route]]\nmatch = \"a:b*\"\n\n[[route]]\nstrategy = \"write-behind\"\n\
+                  [[route]]\nmatch = \"a:b*\"\n\n[[route]]\nstrategy = \"write-behnd\"\n\
                   ttl_jitter = 95\ncolour = 1\n\n[[route]]\nmatch = \"x[\"\n\
                   [[route]]\nmatch = \"c\"\nstrategy = \"cache-only\"\nfill_limit = \"1MB\"\n\
                   ttl_jitter = 5\n";
