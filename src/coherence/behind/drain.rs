@@ -194,6 +194,7 @@ impl Drainer {
         let row = row.map_err(|error| Trouble::Store(error.to_string()))?;
         let position = row.map(|row| row.position).unwrap_or_default();
         let next = self.shared.journal.read(mark, position, (1, 1)).await?;
+        self.shared.meters.entries.set(next.length as f64);
         if next.to == position || course.others.0 != position {
             course.others = (position, Instant::now());
         } else if course.others.1.elapsed() >= STALLED {
