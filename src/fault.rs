@@ -43,6 +43,10 @@ points! {
     BeforeTell = "before-tell",
     /// The cache was told of changes made by SQL; they are still there to be read.
     BeforeForget = "before-forget",
+    /// Keys of the journal were read; the store does not have them.
+    BeforeDrain = "before-drain",
+    /// The store has them; the journal's entries are still there.
+    AfterDrain = "after-drain",
 }
 
 /// Marks that the program has come to `point`.

@@ -15,9 +15,11 @@ mod companion;
 mod functions;
 mod mapped;
 mod read;
+mod renamed;
 mod routed;
 mod scripts;
 mod waits;
+mod write_behind;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,11 +27,11 @@ use bytes::BytesMut;
 
 pub use self::waits::{Wait, may_wait};
 use crate::acl::{Denied, User};
-use crate::cache::{self, Cache};
+use crate::cache::{self, Cache, Journal};
 use crate::coherence::Answer;
 use crate::coherence::{
-    Acknowledge, Asides, Audience, Capture, CaptureTask, Fence, FenceTask, Keyspace, Lane, Loader,
-    Reads, Scripts, Unit, Waiting, expire_forever, forget_forever, purge_forever,
+    Acknowledge, Asides, Audience, Behind, Capture, CaptureTask, Fence, FenceTask, Keyspace, Lane,
+    Loader, Reads, Scripts, Unit, Waiting, expire_forever, forget_forever, purge_forever,
 };
 pub use crate::coherence::{Seen, Step};
 use crate::command::{Call, Class};
@@ -122,6 +124,8 @@ struct Parts {
     keyspace: Arc<Keyspace>,
     asides: Asides,
     scripts: Arc<Scripts>,
+    /// What has the write-behind keys, if they have a journal.
+    behind: Option<Arc<Behind>>,
     broker: Arc<Broker>,
     routing: Arc<Routing>,
     /// Ends the broker's connection with the flow.
@@ -150,6 +154,8 @@ impl Flow {
             Arc::clone(&audience),
         );
         let loader = Loader::start(&store, config.cache.loads_at_once);
+        let journal = Journal::new(&config.write_behind)?;
+        let behind = Behind::start(journal, config, &store, &lane).await;
         let (waiting, waker) = Waiting::start(&lane, &store, &audience);
         let reads = Arc::new(Reads::new(
             Arc::clone(&cache),
@@ -183,6 +189,7 @@ impl Flow {
             keyspace,
             asides,
             scripts,
+            behind: behind.map(Arc::new),
             broker,
             routing,
             _broker_task: broker_task,
@@ -213,6 +220,9 @@ impl Flow {
     pub async fn drain(&self) {
         for task in &self.parts.background {
             task.abort();
+        }
+        if let Some(behind) = &self.parts.behind {
+            behind.drain().await;
         }
         self.parts.lane.settle().await;
         let capture = lock(&self.parts.capture_task).take();

@@ -81,6 +81,30 @@ pub struct Generation(pub i64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixMs(pub i64);
 
+/// The id of an entry of the journal of write-behind keys, as streams have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JournalId {
+    /// Milliseconds since the Unix epoch, by the clock of the journal's server.
+    pub ms: i64,
+    /// Its number among those of that millisecond.
+    pub seq: i64,
+}
+
+impl JournalId {
+    /// What is written so: two numbers with a dash between.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (ms, seq) = text.split_once('-')?;
+        let (ms, seq) = (ms.parse().ok()?, seq.parse().ok()?);
+        Some(Self { ms, seq })
+    }
+}
+
+impl fmt::Display for JournalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
 /// The content of a key, by Redis type.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {

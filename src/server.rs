@@ -338,6 +338,14 @@ fn may_replace(old: &RouteList, new: &RouteList) -> bool {
         );
         return false;
     }
+    if old.behind_digest() != new.behind_digest() {
+        tracing::error!(
+            "routes not reloaded, the old ones stay in force: other keys would be write-behind, which \
+             takes a restart of all proxies (the first that starts has the journal written to \
+             PostgreSQL)"
+        );
+        return false;
+    }
     let is_new = |route: &&Route| {
         let mut before = old.iter().filter(|o| o.strategy == Strategy::CacheOnly);
         route.strategy == Strategy::CacheOnly && before.all(|o| o.pattern != route.pattern)

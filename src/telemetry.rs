@@ -38,6 +38,19 @@ pub const ROUTE_KEYS: &str = "freshet_route_keys_total";
 /// Time from a COMMIT to the cache's confirmation, of batches with units of `eventual` routes.
 pub const EVENTUAL_LAG: &str = "freshet_eventual_lag_seconds";
 
+/// Changes of write-behind keys that wait in the journal.
+pub const JOURNAL_ENTRIES: &str = "freshet_journal_entries";
+/// Age of the changes that are being written to the store, on the proxy that writes them.
+pub const JOURNAL_LAG: &str = "freshet_journal_lag_seconds";
+/// 1 while the journal is in use.
+pub const JOURNAL_UP: &str = "freshet_journal_up";
+/// Keys written from the journal to the store.
+pub const JOURNAL_DRAINED: &str = "freshet_journal_drained_keys_total";
+/// How often that failed.
+pub const JOURNAL_ERRORS: &str = "freshet_journal_drain_errors_total";
+/// Keys brought from the store to the journal's server.
+pub const JOURNAL_LOADS: &str = "freshet_journal_loads_total";
+
 /// Units by `outcome` (`committed`, `refused`, `unknown`).
 pub const UNITS: &str = "freshet_units_total";
 /// Units in one transaction.
@@ -165,6 +178,12 @@ fn describe() {
     describe_counter!(UNITS, "Units of writing by outcome (committed, refused, unknown)");
     describe_counter!(ROUTE_KEYS, "Keys of commands by route (its pattern), strategy and access (read, write, refused)");
     describe_histogram!(EVENTUAL_LAG, Unit::Seconds, "Time from a COMMIT to the cache's confirmation, of batches with units of eventual routes");
+    describe_gauge!(JOURNAL_ENTRIES, "Changes of write-behind keys that wait in the journal");
+    describe_gauge!(JOURNAL_LAG, Unit::Seconds, "Age of the changes that are being written to PostgreSQL, on the proxy that writes them");
+    describe_gauge!(JOURNAL_UP, "1 while the journal of write-behind keys is in use");
+    describe_counter!(JOURNAL_DRAINED, "Keys written from the journal to PostgreSQL");
+    describe_counter!(JOURNAL_ERRORS, "How often writing the journal to PostgreSQL failed");
+    describe_counter!(JOURNAL_LOADS, "Keys brought from PostgreSQL to the journal's server");
     describe_histogram!(BATCH_UNITS, "Units in one transaction");
     describe_histogram!(BATCH_BYTES, Unit::Bytes, "Bytes of requests in one transaction");
     describe_histogram!(COMMIT_SECONDS, Unit::Seconds, "Time that COMMIT took");

@@ -16,8 +16,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use self::staging::{is_large, without_large};
 use super::call::{self, Call, Function};
-use super::link::{LinkOptions, OnRecord, same_server};
-use super::sentinel::LastKnown;
+use super::link::{LinkOptions, same_server};
 use super::{
     Applied, CacheError, Connection, Fill, Identity, Look, Manager, Op, Pipe, Replies, Told,
 };
@@ -105,39 +104,7 @@ impl Cache {
         lives: &config::Cache,
         routing: Arc<Routing>,
     ) -> Result<Self, tls::TlsError> {
-        let uses_tls = match &settings.url.transport {
-            config::RedisTransport::Tls(_) => true,
-            config::RedisTransport::Sentinel(url) => url.uses_tls,
-            _ => false,
-        };
-        let tls = match uses_tls {
-            true => {
-                let identity = settings
-                    .tls_certificate
-                    .as_deref()
-                    .zip(settings.tls_key.as_deref());
-                Some(tls::client(settings.tls_ca.as_deref(), identity)?)
-            }
-            false => None,
-        };
-        let password = settings
-            .password
-            .as_ref()
-            .or(settings.url.password.as_ref());
-        let options = LinkOptions {
-            url: settings.url.clone(),
-            password: password.map(|secret| secret.reveal().to_owned()),
-            tls,
-            sentinel_user: settings.sentinel_user.clone(),
-            sentinel_password: settings
-                .sentinel_password
-                .as_ref()
-                .map(|secret| secret.reveal().to_owned()),
-            last_known: LastKnown::default(),
-            on_record: OnRecord::default(),
-            connect_timeout: settings.connect_timeout,
-            reply_timeout: settings.reply_timeout,
-        };
+        let options = LinkOptions::new(settings)?;
         let pool = bb8::Pool::builder()
             .max_size(u32::from(settings.pool_size))
             .connection_timeout(settings.connect_timeout)

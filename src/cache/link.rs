@@ -12,8 +12,11 @@ use tokio_rustls::TlsConnector;
 use super::CacheError;
 use super::frame::{read_greeting, read_reply};
 use super::sentinel::{self, LastKnown};
+use crate::config;
 use crate::config::{RedisTransport, RedisUrl};
 use crate::model::{Db, Protocol, Reply, Request};
+use crate::tls;
+use crate::tls::TlsError;
 
 /// How to reach and log in to the cache.
 #[derive(Clone)]
@@ -36,6 +39,48 @@ pub struct LinkOptions {
     pub connect_timeout: Duration,
     /// Bound on the silence while an answer is due.
     pub reply_timeout: Duration,
+}
+
+impl LinkOptions {
+    /// Those of the settings.
+    ///
+    /// # Errors
+    /// If the TLS settings cannot be used.
+    pub fn new(settings: &config::Redis) -> Result<Self, TlsError> {
+        let uses_tls = match &settings.url.transport {
+            RedisTransport::Tls(_) => true,
+            RedisTransport::Sentinel(url) => url.uses_tls,
+            _ => false,
+        };
+        let tls = match uses_tls {
+            true => {
+                let identity = settings
+                    .tls_certificate
+                    .as_deref()
+                    .zip(settings.tls_key.as_deref());
+                Some(tls::client(settings.tls_ca.as_deref(), identity)?)
+            }
+            false => None,
+        };
+        let password = settings
+            .password
+            .as_ref()
+            .or(settings.url.password.as_ref());
+        Ok(Self {
+            url: settings.url.clone(),
+            password: password.map(|secret| secret.reveal().to_owned()),
+            tls,
+            sentinel_user: settings.sentinel_user.clone(),
+            sentinel_password: settings
+                .sentinel_password
+                .as_ref()
+                .map(|secret| secret.reveal().to_owned()),
+            last_known: LastKnown::default(),
+            on_record: OnRecord::default(),
+            connect_timeout: settings.connect_timeout,
+            reply_timeout: settings.reply_timeout,
+        })
+    }
 }
 
 /// Which server answers, and what it holds.

@@ -5,6 +5,7 @@ mod connection;
 mod error;
 mod frame;
 mod functions;
+mod journal;
 mod link;
 mod pipe;
 mod sentinel;
@@ -16,6 +17,10 @@ pub use error::CacheError;
 pub use functions::{
     Cache, Companion, Found, Held, Inspected, Lives, Name, Probe, RESERVED_PREFIX, SOLE_PREFIX,
     is_reserved,
+};
+pub use journal::{
+    Guarded, Journal, JournalFound, JournalPage, RESTING_PREFIX, Resting, RestingKey,
+    WORKING_PREFIX, finish, guard, look, tail,
 };
 pub use link::{Identity, Link, LinkOptions, OnRecord};
 pub use pipe::{Pipe, Replies};

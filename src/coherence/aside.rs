@@ -162,6 +162,7 @@ impl Asides {
             client: unit.client,
             once: unit.once.clone(),
             scripted: Some(Arc::new(scripted)),
+            advance: None,
         };
         let answer = self.answer(committed).await?;
         if answer != Answer::Unwatched {

@@ -7,7 +7,9 @@ use ahash::AHashMap;
 
 use super::lane::Job;
 use super::once::{Keeping, Tokens};
-use super::plan::{Plan, Wanted, authors, is_reserved, needs, run, runs_scripts, tokens, units};
+use super::plan::{
+    Plan, Wanted, advances, authors, is_reserved, needs, run, runs_scripts, tokens, units,
+};
 use super::waiting::Presence;
 use super::worker::Attempt;
 use super::{Answer, Audience, Change as Heard, Fence, Phase, Refusal};
@@ -53,6 +55,8 @@ pub(super) struct Prepared {
     seen: Vec<(Key, Version)>,
     events: Vec<Event>,
     deeds: Vec<Deed>,
+    /// See [`Plan::is_unshown`].
+    is_unshown: bool,
     now: UnixMs,
     /// The store's clock in the transaction.
     clock: Reading,
@@ -68,7 +72,7 @@ impl Prepared {
     pub(super) fn announce(&self, jobs: &[Job], audience: &dyn Audience) {
         audience.hear_events(&self.events);
         do_deeds(&self.deeds, audience);
-        if self.changed.is_empty() || !audience.wants_changes() {
+        if self.changed.is_empty() || self.is_unshown || !audience.wants_changes() {
             return;
         }
         let authors = authors(jobs);
@@ -117,7 +121,10 @@ impl Prepared {
             .iter()
             .map(move |(key, effect, version)| Applied {
                 key,
-                op: op(cache, key, effect, now),
+                op: match self.is_unshown {
+                    true => Op::Invalidate,
+                    false => op(cache, key, effect, now),
+                },
                 version: *version,
             });
         let seen = self.seen.iter().map(|(key, version)| Applied {
@@ -373,6 +380,7 @@ impl<'a> Batch<'a> {
             seen: plan.seen,
             events: plan.events,
             deeds: plan.deeds,
+            is_unshown: plan.is_unshown,
             now: plan.now,
             clock: Reading::new(plan.now, self.made),
         }
@@ -411,16 +419,21 @@ impl<'a> Batch<'a> {
         }
         let changes = plan.stored();
         let keys: Vec<&Key> = plan.changes.iter().map(|(key, ..)| key).collect();
-        let (written, held, first, begun) = tokio::join!(
+        let (written, held, first, advanced, begun) = tokio::join!(
             session.write(&changes, plan.now),
             session.hold_absent(&plan.held, plan.now),
             session.keep(kept, keeping.ends(plan.now)),
+            session.advance(advances(jobs).next()),
             self.begin(&keys)
         );
         let written = written.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         let held = held.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
         begun.map_err(|cause| self.begun(cause, plan.keys()))?;
         let first = first.map_err(|e| self.begun(Cause::Store(e), plan.keys()))?;
+        if !advanced.map_err(|e| self.begun(Cause::Store(e), plan.keys()))? {
+            let elsewhere = Refusal::Refused("the journal was written further by another".into());
+            return Err(self.begun(Cause::Poisoned(elsewhere), plan.keys()));
+        }
         let written = if held && first {
             written
         } else {

@@ -3,6 +3,7 @@
 mod aside;
 mod audience;
 mod batch;
+mod behind;
 mod capture;
 mod expiry;
 mod fence;
@@ -26,6 +27,7 @@ mod worker;
 
 pub use aside::Asides;
 pub use audience::{Audience, Change, Ear};
+pub use behind::{Asked, AskedKey, Behind, NotAsked};
 pub use capture::{Capture, CaptureTask};
 pub use expiry::expire_forever;
 pub use fence::{Fence, FenceTask, Order, Phase};

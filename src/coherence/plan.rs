@@ -12,7 +12,7 @@ use crate::cache;
 use crate::engine::{self, Need, Needs, Workspace};
 use crate::model::{Effect, Event, EventClasses, Key, UnixMs, Version};
 use crate::script::Deed;
-use crate::store::{Change, Kept, LoadRequest, Locked, RowState};
+use crate::store::{Advance, Change, Kept, LoadRequest, Locked, RowState};
 
 /// The effects of a batch, sorted by key, with what is known of each row.
 pub(super) struct Plan {
@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) kept: Result<Vec<Kept>, Refusal>,
     /// What calls turned out to need besides, for the next attempt.
     pub(super) wanted: Vec<(Key, Need)>,
+    /// Whether the cache only forgets its keys: they are not the cache's.
+    pub(super) is_unshown: bool,
 }
 
 impl Plan {
@@ -258,7 +260,13 @@ pub(super) fn run(
         is_short,
         wanted,
         kept: tokens.into_new(),
+        is_unshown: advances(jobs).next().is_some(),
     }
+}
+
+/// How far the batch brings the journal.
+pub(super) fn advances(jobs: &[Job]) -> impl Iterator<Item = &Advance> {
+    units(jobs).filter_map(|unit| unit.advance.as_deref())
 }
 
 /// The client that changed each key; none where it may have been several.

@@ -11,7 +11,7 @@ use crate::command::{Call, Token};
 use crate::engine::{Content, Need};
 use crate::model::{Db, Effect, Event, Key, Reply, Version};
 use crate::script::{Deed, Invocation};
-use crate::store::Locked;
+use crate::store::{Advance, Locked};
 
 /// One command of a unit, and where it runs.
 #[derive(Clone, Debug)]
@@ -60,6 +60,8 @@ pub struct Unit {
     pub(super) scripted: Option<Arc<Scripted>>,
     /// When that is answered.
     pub acknowledge: Acknowledge,
+    /// How far the journal is written when it is committed; nobody is told of its keys.
+    pub(super) advance: Option<Arc<Advance>>,
 }
 
 /// What is kept of a unit that runs scripts.
@@ -125,6 +127,22 @@ impl Done {
 }
 
 impl Unit {
+    /// What became of keys of the journal.
+    pub(super) fn drained(effects: Vec<(Key, Effect)>, advance: Advance) -> Self {
+        let done = Done {
+            effects,
+            ..Done::default()
+        };
+        Self {
+            scripted: Some(Arc::new(Scripted {
+                done: Some(done),
+                ..Scripted::default()
+            })),
+            advance: Some(Arc::new(advance)),
+            ..Self::default()
+        }
+    }
+
     /// A command by itself.
     pub fn single(db: Db, call: Call) -> Self {
         Self::of_one(Step::new(db, call))

@@ -238,6 +238,15 @@ impl Setting for RedisUrl {
     }
 }
 
+/// The empty string means: none.
+impl Setting for Option<RedisUrl> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        (!text.is_empty())
+            .then(|| RedisUrl::parse(text))
+            .transpose()
+    }
+}
+
 /// The address without its password.
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

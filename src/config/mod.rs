@@ -19,7 +19,7 @@ pub use route::{Mapped, Pattern, Route, RouteList, Strategy};
 pub use secret::{Credential, Secret};
 pub use setting::{
     AllkeysEviction, ByteSize, CdcCapture, FileMode, LogFilter, LogFormat, OnDelete, Ranged,
-    Setting, Shape,
+    Setting, Shape, UnsafeJournal,
 };
 pub use users::{NamedUser, Users};
 
@@ -294,6 +294,32 @@ section! {
 }
 
 section! {
+    /// `[write_behind]`: the journal of write-behind keys.
+    WriteBehind = "write_behind" {
+        /// The Redis server that keeps it, of its own; not the cache.
+        url: Option<RedisUrl> = None;
+        /// Password, if it is not in `url`.
+        password: Option<Secret> = None;
+        /// File with the password.
+        password_file: Option<PathBuf> = None;
+        /// PEM file with the authorities to trust instead of the system's.
+        tls_ca: Option<PathBuf> = None;
+        /// How long to wait for a connection to be made.
+        connect_timeout: Duration = secs(1), in ms(10)..=secs(60);
+        /// How long to wait for a reply before the connection counts as broken.
+        reply_timeout: Duration = secs(5), in ms(10)..=secs(60);
+        /// Changes that wait to be written to PostgreSQL; beyond, clients wait.
+        max_entries: u32 = 1_000_000, in 1..=1_000_000_000;
+        /// How long a write waits for the journal: for room, for it to be back, for a key's value.
+        wait: Duration = secs(5), in ms(10)..=secs(60);
+        /// How long a value stays in the journal server after its last change.
+        keep: Duration = hours(1), in secs(1)..=hours(24 * 30);
+        /// What to do with a server that does not persist, or evicts.
+        on_unsafe_journal: UnsafeJournal = UnsafeJournal::Refuse;
+    }
+}
+
+section! {
     /// `[limits]`: bounds on what one client, and all together, may take.
     Limits = "limits" {
         /// Replies of one client that wait to be read; beyond, it is cut off.
@@ -416,6 +442,8 @@ config! {
     reconcile: Reconcile,
     /// What applies to the keys of a pattern.
     route: RouteList,
+    /// The journal of write-behind keys.
+    write_behind: WriteBehind,
     /// Telling the cache of what SQL writes.
     cdc: Cdc,
     /// Further Redis servers.
@@ -481,6 +509,7 @@ impl Config {
     /// Takes the passwords from the files that are named for them.
     fn read_secrets(&mut self, reader: &mut Reader<'_>) {
         let (postgres, redis) = (&mut self.postgres, &mut self.redis);
+        let journal = &mut self.write_behind;
         let servers = [
             (
                 "postgres.password_file",
@@ -496,6 +525,11 @@ impl Config {
                 "redis.sentinel_password_file",
                 &mut redis.sentinel_password,
                 &redis.sentinel_password_file,
+            ),
+            (
+                "write_behind.password_file",
+                &mut journal.password,
+                &journal.password_file,
             ),
         ];
         for (setting, password, file) in servers {
@@ -586,6 +620,30 @@ impl Config {
             reader.report_setting(
                 "commit.max_batch_bytes",
                 "must not be above commit.queue_bytes",
+            );
+        }
+        self.check_journal(reader);
+    }
+
+    /// Checks that write-behind keys have a journal, and of its own.
+    fn check_journal(&self, reader: &mut Reader<'_>) {
+        let Some(url) = &self.write_behind.url else {
+            for index in self.route.write_behind() {
+                let setting = format!("route[{}].strategy", index + 1);
+                let text = "needs a journal: [write_behind] url, a Redis server of its own";
+                reader.report_setting(&setting, text);
+            }
+            return;
+        };
+        if url.transport == self.redis.url.transport {
+            let text = "is [redis] url: the journal needs a server of its own";
+            reader.report_setting("write_behind.url", text);
+        }
+        // The one that writes the journal's changes to PostgreSQL holds one more for long.
+        if self.cache.loads_at_once + 3 > self.postgres.pool_size {
+            reader.report_setting(
+                "cache.loads_at_once",
+                "must be below postgres.pool_size by three or more beside write_behind.url",
             );
         }
     }

@@ -188,12 +188,6 @@ impl Setting for Option<Name> {
     }
 }
 
-impl Setting for Option<RedisUrl> {
-    fn from_text(text: &str) -> Result<Self, String> {
-        RedisUrl::from_text(text).map(Some)
-    }
-}
-
 /// As mistakes name it; replicas are counted from 1.
 fn called(index: usize) -> String {
     format!("replica[{}]", index + 1)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use toml::de::DeTable;
 
 use super::reader::{Place, Reader};
@@ -27,6 +28,8 @@ pub enum Strategy {
     Atomic,
     /// Acknowledged when the store has committed; the cache is told in the background.
     Eventual,
+    /// Acknowledged by the journal's server; the store is written in the background.
+    WriteBehind,
     /// Kept by the cache alone.
     CacheOnly,
     /// Not written by clients.
@@ -43,6 +46,7 @@ impl Strategy {
         match self {
             Self::Atomic => "atomic",
             Self::Eventual => "eventual",
+            Self::WriteBehind => "write-behind",
             Self::CacheOnly => "cache-only",
             Self::ReadOnly => "read-only",
             Self::Cdc => "cdc",
@@ -53,17 +57,15 @@ impl Strategy {
 
 impl Setting for Strategy {
     fn from_text(text: &str) -> Result<Self, String> {
-        const THERE_ARE: &str = "atomic, eventual, cache-only, read-only, cdc";
+        const THERE_ARE: &str = "atomic, eventual, write-behind, cache-only, read-only, cdc";
         match text {
             "atomic" => Ok(Self::Atomic),
             "eventual" => Ok(Self::Eventual),
+            "write-behind" => Ok(Self::WriteBehind),
             "cache-only" => Ok(Self::CacheOnly),
             "read-only" => Ok(Self::ReadOnly),
             "cdc" => Ok(Self::Cdc),
             "mapped" => Err("is what a route with `table` is: name none beside it".to_owned()),
-            "write-behind" => Err(format!(
-                "`{text}` is not built yet in this version; there are {THERE_ARE}"
-            )),
             _ => Err(format!("must be one of {THERE_ARE}, not `{text}`")),
         }
     }
@@ -261,6 +263,32 @@ impl RouteList {
         self.clone_from(new);
     }
 
+    /// The places of the write-behind routes.
+    pub fn write_behind(&self) -> impl Iterator<Item = usize> {
+        let all = self.0.iter().enumerate();
+        all.filter(|(_, route)| route.strategy == Strategy::WriteBehind)
+            .map(|(index, _)| index)
+    }
+
+    /// Tells which keys are write-behind: two lists with the same text have the same. Empty: none are.
+    pub fn behind_digest(&self) -> String {
+        let Some(last) = self.write_behind().last() else {
+            return String::new();
+        };
+        let mut digest = Sha256::new();
+        for route in &self.0[..=last] {
+            let is_behind = route.strategy == Strategy::WriteBehind;
+            let pattern = route.pattern.as_str();
+            digest.update((pattern.len() as u64).to_le_bytes());
+            digest.update(pattern);
+            digest.update([u8::from(is_behind)]);
+        }
+        digest.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
     /// The first route of `self` whose keys `new` might take out of the cache's sole
     /// care, which would lose sight of them. `None`: none does for certain.
     pub fn abandons(&self, new: &Self) -> Option<&Route> {
@@ -343,6 +371,15 @@ fn read_route<'s>(reader: &mut Reader<'s>, index: usize, line: usize, table: DeT
     if !reader.is_written(&format!("{name}.match")) {
         let text = "needs a setting `match`: the pattern of its keys".to_owned();
         reader.report(Place::Line(line), &name, text);
+    }
+    if route.strategy == Strategy::WriteBehind {
+        for setting in ["ttl", "ttl_jitter", "absent_ttl", "fill_limit"] {
+            let setting = format!("{name}.{setting}");
+            if reader.is_written(&setting) {
+                let text = "means nothing for write-behind keys: the cache does not have them";
+                reader.report_setting(&setting, text);
+            }
+        }
     }
     if route.strategy == Strategy::CacheOnly {
         for setting in ["absent_ttl", "fill_limit"].map(|word| format!("{name}.{word}")) {

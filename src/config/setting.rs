@@ -407,6 +407,16 @@ words! {
     }
 }
 
+words! {
+    /// What to do with a journal's server that does not persist, or evicts.
+    UnsafeJournal {
+        /// Do not use it.
+        Refuse = "refuse",
+        /// Use it, and say in the log what may be lost.
+        Allow = "allow",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

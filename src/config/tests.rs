@@ -208,7 +208,7 @@ fn differences_say_what_a_reload_can_change() {
 #[test]
 fn all_mistakes_of_routes_are_reported_with_line_and_name() {
     let source = "[[route]]\nmatch = \"a:*\"\nstrategy = \"atomc\"\nttl = \"0\"\n\n\
-                  [[route]]\nmatch = \"a:b*\"\n\n[[route]]\nstrategy = \"write-behind\"\n\
+                  [[route]]\nmatch = \"a:b*\"\n\n[[route]]\nstrategy = \"write-behnd\"\n\
                   ttl_jitter = 95\ncolour = 1\n\n[[route]]\nmatch = \"x[\"\n\
                   [[route]]\nmatch = \"c\"\nstrategy = \"cache-only\"\nfill_limit = \"1MB\"\n\
                   ttl_jitter = 5\n";
@@ -253,4 +253,26 @@ fn a_change_that_takes_keys_from_the_cache_alone_is_known() {
     assert!(abandons(SOLE, OTHER));
     assert!(abandons(SOLE, &format!("{INSIDE}{SOLE}")));
     assert!(abandons(SOLE, &SOLE.replace("cache-only", "atomic")));
+}
+
+#[test]
+fn write_behind_routes_need_a_journal_of_their_own() {
+    let route = "[[route]]\nmatch = \"w:*\"\nstrategy = \"write-behind\"\n";
+    let found = mistakes(route, &[]);
+    assert_eq!(found, [(Place::Line(3), "route[1].strategy".to_owned())]);
+    let cache = "[redis]\nurl = \"redis://127.0.0.1:6390\"\n[write_behind]\nurl = \"redis://127.0.0.1:6390\"\n";
+    let found = mistakes(&format!("{cache}{route}"), &[]);
+    assert_eq!(found, [(Place::Line(4), "write_behind.url".to_owned())]);
+    let own = "[write_behind]\nurl = \"redis://127.0.0.1:6391\"\n";
+    let parsed = |text: &str| Config::parse("", text, &Environment::new());
+    let one = parsed(&format!("{own}{route}")).unwrap();
+    // What cannot take a key away from it, or bring one, counts for nothing.
+    let later = "[[route]]\nmatch = \"x:*\"\nstrategy = \"eventual\"\n";
+    let two = parsed(&format!("{own}{route}{later}")).unwrap();
+    assert_eq!(one.route.behind_digest(), two.route.behind_digest());
+    let other = parsed(&format!("{own}{later}{route}")).unwrap();
+    assert_ne!(one.route.behind_digest(), other.route.behind_digest());
+    assert_eq!(parsed(later).unwrap().route.behind_digest(), "");
+    let found = mistakes(&format!("{own}{route}ttl = \"1h\"\n"), &[]);
+    assert_eq!(found, [(Place::Line(6), "route[1].ttl".to_owned())]);
 }

@@ -11,9 +11,10 @@ impl Flow {
     /// if that cannot be told. No read after this shows anything older.
     pub async fn watch(&self, mut keys: Vec<Key>) -> Result<Vec<(Key, Seen)>, Reply> {
         if let Some(routes) = self.parts.routing.get()
-            && keys.iter().any(|key| routes.is_cache_only(&key.name))
+            && let Some(apart) = keys.iter().find_map(|key| routes.apart(&key.name))
         {
-            return Err(Reply::error("ERR WATCH is not served for cache-only keys"));
+            let text = format!("ERR WATCH is not served for {} keys", apart.name());
+            return Err(Reply::error(text));
         }
         keys.sort_unstable();
         keys.dedup();
@@ -42,8 +43,15 @@ impl Flow {
         let routes = self.parts.routing.get();
         let acknowledge = match routes.as_deref().map(|routes| judged(routes, &steps)) {
             Some(Verdict::Refused(refusal)) => return Err(refusal),
+            Some(Verdict::WriteBehind) => {
+                if let Some(refusal) = unfit("write-behind", &watched, token.as_ref()) {
+                    return Err(refusal);
+                }
+                let replies = Box::pin(self.write_behind_block(&steps, origin)).await;
+                return replies.map(Some);
+            }
             Some(Verdict::CacheOnly) => {
-                if let Some(refusal) = unfit(&watched, token.as_ref()) {
+                if let Some(refusal) = unfit("cache-only", &watched, token.as_ref()) {
                     return Err(refusal);
                 }
                 let routes = routes.unwrap_or_default();
@@ -116,15 +124,16 @@ impl Flow {
     }
 }
 
-/// Why a block over cache-only keys cannot be run.
-fn unfit(watched: &[(Key, Seen)], token: Option<&Token>) -> Option<Reply> {
+/// Why a block over keys of this strategy cannot be run.
+fn unfit(apart: &str, watched: &[(Key, Seen)], token: Option<&Token>) -> Option<Reply> {
     if token.is_some() {
-        return Some(Reply::error(
-            "ERR FRESHET.ONCE is not served for cache-only keys; nothing was done",
-        ));
+        let text = format!("ERR FRESHET.ONCE is not served for {apart} keys; nothing was done");
+        return Some(Reply::error(text));
     }
     (!watched.is_empty()).then(|| {
-        Reply::error("ERR WATCH does not guard a block over cache-only keys; nothing was done")
+        Reply::error(format!(
+            "ERR WATCH does not guard a block over {apart} keys; nothing was done"
+        ))
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::renamed::Renamed;
 use super::{Flow, Origin};
 use crate::cache::{Replies, SOLE_PREFIX};
 use crate::coherence::{Audience, Change, Phase, Refusal, Step};
@@ -16,19 +17,11 @@ use crate::model::{Db, Generation, Key, Protocol, Reply, Request};
 use crate::resp;
 use crate::routing::{Routes, named};
 
-/// Commands whose replies name keys.
-const NAMING: &[&str] = &[
-    "LMPOP",
-    "ZMPOP",
-    "BLMPOP",
-    "BZMPOP",
-    "BLPOP",
-    "BRPOP",
-    "BZPOPMIN",
-    "BZPOPMAX",
-    "XREAD",
-    "XREADGROUP",
-];
+/// How the keys are called in the cache.
+const NAMES: Renamed = Renamed {
+    prefix: SOLE_PREFIX,
+    more: 0,
+};
 
 /// What is sent for a call: the call itself, and what gives its keys a life.
 struct Sent {
@@ -89,7 +82,7 @@ impl Flow {
             Ok(replies) => {
                 let mut place = 0;
                 for (call, sent) in calls.iter().zip(&sent) {
-                    append(call, replies.get(place), origin.protocol, out);
+                    NAMES.append(call, &replies.get(place), origin.protocol, out);
                     place += sent.requests.len();
                 }
                 self.tell_of(calls.iter().map(|call| (call, origin.db)), origin.client);
@@ -137,7 +130,7 @@ impl Flow {
         let own = |(sent, step): (&Sent, &Step)| {
             let reply = items.next().unwrap_or(Reply::Null);
             items.by_ref().take(sent.requests.len() - 1).for_each(drop);
-            unnamed(&step.call, reply)
+            NAMES.unnamed(&step.call, reply)
         };
         Ok(sent.iter().zip(steps).map(own).collect())
     }
@@ -165,8 +158,8 @@ impl Flow {
         }
     }
 
-    /// Tells clients that keep copies. (Of events of cache-only keys nobody is told.)
-    fn tell_of<'a>(&self, calls: impl Iterator<Item = (&'a Call, Db)>, client: u64) {
+    /// Tells clients that keep copies. (Of events of such keys nobody is told.)
+    pub(super) fn tell_of<'a>(&self, calls: impl Iterator<Item = (&'a Call, Db)>, client: u64) {
         if !self.parts.broker.wants_changes() {
             return;
         }
@@ -204,65 +197,4 @@ impl Refused {
             }
         }
     }
-}
-
-/// Appends what the cache said to `call`, as the client knows its keys.
-fn append(call: &Call, reply: Bytes, protocol: Protocol, out: &mut BytesMut) {
-    if !reply.starts_with(b"-") && !NAMING.contains(&call.command.name) {
-        return out.extend_from_slice(&reply);
-    }
-    match resp::decode_reply(&reply) {
-        Ok(decoded) => resp::encode(&unnamed(call, decoded), protocol, out),
-        Err(_) => out.extend_from_slice(&reply),
-    }
-}
-
-/// The reply with the keys' own names.
-fn unnamed(call: &Call, reply: Reply) -> Reply {
-    let own = |name: Reply| match name {
-        Reply::Bulk(name) if name.starts_with(SOLE_PREFIX) => {
-            Reply::Bulk(name.slice(SOLE_PREFIX.len()..))
-        }
-        other => other,
-    };
-    match reply {
-        Reply::Error(text) => Reply::Error(without_prefix(&text)),
-        reply if !NAMING.contains(&call.command.name) => reply,
-        Reply::Map(pairs) => Reply::MapOfPairs(
-            pairs
-                .into_iter()
-                .map(|(key, held)| (own(key), held))
-                .collect(),
-        ),
-        Reply::Array(items) if call.command.name.starts_with('X') => {
-            let stream = |item| match item {
-                Reply::Array(mut pair) if !pair.is_empty() => {
-                    pair[0] = own(std::mem::replace(&mut pair[0], Reply::Null));
-                    Reply::Array(pair)
-                }
-                other => other,
-            };
-            Reply::Array(items.into_iter().map(stream).collect())
-        }
-        Reply::Array(mut items) if !items.is_empty() => {
-            items[0] = own(std::mem::replace(&mut items[0], Reply::Null));
-            Reply::Array(items)
-        }
-        other => other,
-    }
-}
-
-fn without_prefix(text: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((byte, after)) = rest.split_first() {
-        match rest.strip_prefix(SOLE_PREFIX) {
-            Some(name) => rest = name,
-            None => {
-                out.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    out.into()
 }

@@ -11,6 +11,7 @@ use crate::routing::{Routes, Verdict};
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Store,
+    Journal,
     Cache,
     Table,
     Refused,
@@ -20,6 +21,7 @@ impl Way {
     fn of(verdict: &Verdict) -> Self {
         match verdict {
             Verdict::Atomic | Verdict::Eventual => Self::Store,
+            Verdict::WriteBehind => Self::Journal,
             Verdict::CacheOnly => Self::Cache,
             Verdict::Mapped => Self::Table,
             Verdict::Refused(_) => Self::Refused,
@@ -43,6 +45,7 @@ impl Flow {
             rest = after;
             match Way::of(&run[0]) {
                 Way::Store => self.run_managed(origin, calls, run, out).await,
+                Way::Journal => Box::pin(self.write_behind(origin, calls, out)).await,
                 Way::Cache => self.cache_only(routes, origin, calls, out).await,
                 Way::Table => self.mapped(routes, origin, calls, out).await,
                 Way::Refused => {

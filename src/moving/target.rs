@@ -143,12 +143,14 @@ impl Target {
         }
     }
 
-    /// Why `key` cannot be brought in.
-    fn unfit(&self, key: &Key) -> Option<&'static str> {
-        let routes = self.routing.get()?;
-        match routes.find(&key.name)?.strategy {
+    /// Why a write of `key` would not be seen.
+    fn unseen(&self, key: &Key) -> Option<&'static str> {
+        match self.routing.get()?.find(&key.name)?.strategy {
             Strategy::CacheOnly => {
                 Some("its route is cache-only: what PostgreSQL holds of it is not seen")
+            }
+            Strategy::WriteBehind => {
+                Some("its route is write-behind: the journal may hold something else of it")
             }
             Strategy::Mapped => Some("it is a row of a mapped table"),
             _ => None,
@@ -164,7 +166,7 @@ impl Target {
                 written[index] = Written::Refused("its name is longer than 2600 bytes".to_owned());
                 continue;
             }
-            if let Some(why) = self.unfit(&write.key) {
+            if let Some(why) = self.unseen(&write.key) {
                 written[index] = Written::Refused(why.to_owned());
                 continue;
             }

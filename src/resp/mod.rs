@@ -23,5 +23,5 @@ pub use error::{ProtocolError, RequestError};
 pub use inline::{Unbalanced, split};
 pub use number::parse_integer;
 pub use packed::{pack, unpack};
-pub use reply::{ReplyScanner, decode_reply, scan_reply};
+pub use reply::{ReplyScanner, decode_reply, scan_reply, split_array};
 pub use request::{Decoder, Limits, Trust};

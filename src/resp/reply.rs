@@ -26,6 +26,21 @@ pub fn scan_reply(buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
     ReplyScanner::default().advance(buffer)
 }
 
+/// The items of `reply`, an array, each as it is encoded; `None` if it is anything else.
+pub fn split_array(reply: &Bytes) -> Option<Vec<Bytes>> {
+    let end = reply.iter().position(|byte| *byte == b'\n')? + 1;
+    let count = std::str::from_utf8(reply[..end].strip_prefix(b"*")?).ok()?;
+    let count: usize = count.trim_end().parse().ok()?;
+    let mut items = Vec::with_capacity(count.min(1 << 16));
+    let mut at = end;
+    for _ in 0..count {
+        let length = scan_reply(&reply[at..]).ok()??;
+        items.push(reply.slice(at..at + length));
+        at += length;
+    }
+    Some(items)
+}
+
 /// Finds the end of replies in a buffer that grows at its end.
 ///
 /// It remembers how far it came in a reply that is not complete, so that each

@@ -59,6 +59,10 @@ fn meaning(strategy: Strategy) -> &'static str {
             "a write is acknowledged when PostgreSQL has committed it; the cache is told in the \
              background"
         }
+        Strategy::WriteBehind => {
+            "a write is acknowledged by the journal's server, which also answers reads; PostgreSQL \
+             is written in the background"
+        }
         Strategy::CacheOnly => {
             "it is kept by the cache alone, never in PostgreSQL; whatever empties the cache loses it"
         }
@@ -79,6 +83,10 @@ fn lives(config: &Config, route: &Route) -> String {
         0 => String::new(),
         jitter => format!(", by up to {jitter} % shorter at random"),
     };
+    if route.strategy == Strategy::WriteBehind {
+        let keep = config.write_behind.keep.show();
+        return format!("never; in the journal's server for {keep} after its last change");
+    }
     if route.strategy == Strategy::CacheOnly {
         return match route.ttl {
             Some(ttl) => format!("until its expiry; without one for {}{shorter}", ttl.show()),

@@ -15,6 +15,8 @@ pub enum Verdict {
     Atomic,
     /// Through the store, acknowledged when that has committed.
     Eventual,
+    /// By the journal's server.
+    WriteBehind,
     /// By the cache alone.
     CacheOnly,
     /// By changing a row of a table.
@@ -55,34 +57,38 @@ impl Routes {
 
     /// How the commands of a MULTI block are to be done together: as the strictest of them.
     pub fn judge_block<'a>(&self, calls: impl Iterator<Item = &'a Call>) -> Verdict {
-        let mut together = None;
+        let mut together: Option<Verdict> = None;
         for verdict in calls.map(|call| self.judge(call)) {
             together = Some(match (together, verdict) {
                 (_, refused @ Verdict::Refused(_)) => return refused,
-                (None, verdict) if verdict != Verdict::Mapped => verdict,
                 (_, Verdict::Mapped) => {
                     return Verdict::Refused(Reply::error(
                         "ERR keys of mapped tables are not written in a MULTI block; nothing was \
                          done",
                     ));
                 }
+                (None, verdict) => verdict,
                 (Some(one), other) if one == other => other,
-                (Some(Verdict::CacheOnly), _) | (_, Verdict::CacheOnly) => {
-                    return Verdict::Refused(Reply::error(
-                        "ERR cache-only keys and others cannot be in one MULTI block: they do not \
-                         commit together; nothing was done",
-                    ));
-                }
-                _ => Verdict::Atomic,
+                (Some(one), other) => match one.apart().or(other.apart()) {
+                    Some(apart) => {
+                        return Verdict::Refused(Reply::error(format!(
+                            "ERR {} keys and others cannot be in one MULTI block: they do not \
+                             commit together; nothing was done",
+                            apart.name()
+                        )));
+                    }
+                    None => Verdict::Atomic,
+                },
             });
         }
         together.unwrap_or(Verdict::Atomic)
     }
 
-    /// Whether `key` is kept by the cache alone.
-    pub fn is_cache_only(&self, key: &[u8]) -> bool {
-        let route = self.find(key);
-        route.is_some_and(|route| route.strategy == Strategy::CacheOnly)
+    /// The strategy of `key`, if it is one of those that work apart from the store: cache-only or
+    /// write-behind.
+    pub fn apart(&self, key: &[u8]) -> Option<Strategy> {
+        let strategy = self.find(key)?.strategy;
+        is_apart(strategy).then_some(strategy)
     }
 
     /// The commands of a script are judged as it calls them; what it declares only if that must
@@ -90,20 +96,29 @@ impl Routes {
     fn judge_script(&self, call: &Call) -> Verdict {
         let keys = call.key_indices().map(|index| call.request.arg(index));
         let mut found = keys.filter_map(|key| Some(&self.routes[self.place(key)?]));
-        match found.find(|compiled| compiled.route.strategy == Strategy::CacheOnly) {
+        match found.find(|compiled| is_apart(compiled.route.strategy)) {
             None => Verdict::Atomic,
             Some(compiled) => {
                 compiled.refused.increment(1);
+                let (name, route) = (call.command.name, &compiled.route);
                 Verdict::Refused(Reply::error(format!(
-                    "ERR {} is not served for keys of the cache-only route `{}`",
-                    call.command.name, compiled.route.pattern
+                    "ERR {name} is not served for keys of the {} route `{}`",
+                    route.strategy.name(),
+                    route.pattern
                 )))
             }
         }
     }
 
-    /// `FLUSHALL` and its like change keys that must not be written, too.
+    /// `FLUSHALL` and its like change keys that must not be written, too, and do not reach those in
+    /// the journal.
     fn judge_flush(&self, call: &Call) -> Verdict {
+        if let Some(route) = self.first(Strategy::WriteBehind) {
+            return Verdict::Refused(Reply::error(format!(
+                "ERR {} is not served while there is a write-behind route (`{}`); nothing was done",
+                call.command.name, route.pattern
+            )));
+        }
         let kept = [Strategy::ReadOnly, Strategy::Cdc, Strategy::Mapped];
         match kept.into_iter().find_map(|strategy| self.first(strategy)) {
             None => Verdict::Atomic,
@@ -120,20 +135,24 @@ impl Routes {
 fn decide(call: &Call, named: &Named, found: &[Option<&Compiled>]) -> Verdict {
     let strategy =
         |compiled: &Option<&Compiled>| compiled.map_or(Strategy::Atomic, |c| c.route.strategy);
-    let has = |wanted| found.iter().find(|found| strategy(found) == wanted);
-    if let Some(compiled) = has(Strategy::CacheOnly).copied().flatten() {
-        let pattern = &compiled.route.pattern;
-        if !found.iter().all(|f| strategy(f) == Strategy::CacheOnly) {
+    let apart = found.iter().flatten().find(|c| is_apart(c.route.strategy));
+    if let Some(compiled) = apart {
+        let (own, pattern) = (compiled.route.strategy, &compiled.route.pattern);
+        if !found.iter().all(|f| strategy(f) == own) {
             return Verdict::Refused(Reply::error(format!(
-                "ERR keys of the cache-only route `{pattern}` and others cannot be in one command; \
-                 nothing was done"
+                "ERR keys of the {} route `{pattern}` and others cannot be in one command; \
+                 nothing was done",
+                own.name()
             )));
         }
-        return match unfit(call) {
+        let of_databases = || (own == Strategy::WriteBehind).then(|| between_databases(call));
+        return match unfit(call).or_else(|| of_databases().flatten()) {
+            None if own == Strategy::WriteBehind => Verdict::WriteBehind,
             None => Verdict::CacheOnly,
             Some(why) => Verdict::Refused(Reply::error(format!(
-                "ERR {} {why} is not served for keys of the cache-only route `{pattern}`",
-                call.command.name
+                "ERR {} {why} is not served for keys of the {} route `{pattern}`",
+                call.command.name,
+                own.name()
             ))),
         };
     }
@@ -223,6 +242,34 @@ pub fn named(call: &Call) -> Named {
     call.key_indices().map(|index| (index, may_write)).collect()
 }
 
+impl Verdict {
+    /// The strategy, if it is one that works apart from the store.
+    fn apart(&self) -> Option<Strategy> {
+        match self {
+            Self::WriteBehind => Some(Strategy::WriteBehind),
+            Self::CacheOnly => Some(Strategy::CacheOnly),
+            _ => None,
+        }
+    }
+}
+
+/// Whether keys of this strategy are not written by transactions of the store.
+fn is_apart(strategy: Strategy) -> bool {
+    matches!(strategy, Strategy::WriteBehind | Strategy::CacheOnly)
+}
+
+/// What of `call` names another database, which the journal's server keeps under other names.
+fn between_databases(call: &Call) -> Option<&'static str> {
+    let mut options = call.request.args().skip(3);
+    match call.command.name {
+        "MOVE" => Some("to another database"),
+        "COPY" => options
+            .any(|arg| args::is_word(arg, "DB"))
+            .then_some("with DB"),
+        _ => None,
+    }
+}
+
 /// What of `call` cannot be sent to the cache under another name of its keys.
 fn unfit(call: &Call) -> Option<&'static str> {
     let name = call.command.name;
@@ -258,6 +305,10 @@ mod tests {
         let source = "[[route]]\nmatch = \"e:*\"\nstrategy = \"eventual\"\n\
                       [[route]]\nmatch = \"c:*\"\nstrategy = \"cache-only\"\n\
                       [[route]]\nmatch = \"r:*\"\nstrategy = \"read-only\"\n";
+        parsed(source)
+    }
+
+    fn parsed(source: &str) -> Routes {
         Routes::new(
             &Config::parse("", source, &Environment::new())
                 .unwrap()
@@ -318,6 +369,53 @@ mod tests {
                 other => panic!("{line}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn write_behind_keys_are_apart() {
+        let routes = parsed(
+            "[write_behind]\nurl = \"redis://127.0.0.1:6390\"\n\
+             [[route]]\nmatch = \"w:*\"\nstrategy = \"write-behind\"\n\
+             [[route]]\nmatch = \"c:*\"\nstrategy = \"cache-only\"\n",
+        );
+        for line in [
+            "SET w:1 v",
+            "COPY w:1 w:2 REPLACE",
+            "SORT w:1 STORE w:2",
+            "MSET w:1 a w:2 b",
+        ] {
+            assert_eq!(routes.judge(&call(line)), Verdict::WriteBehind, "{line}");
+        }
+        for (line, start) in [
+            (
+                "MSET w:1 a x b",
+                "ERR keys of the write-behind route `w:*` and others",
+            ),
+            ("MSET c:1 a w:1 b", "ERR keys of the cache-only route `c:*`"),
+            ("MOVE w:1 2", "ERR MOVE to another database is not served"),
+            ("COPY w:1 w:2 DB 2", "ERR COPY with DB is not served"),
+            ("BLPOP w:1 0", "ERR BLPOP which may wait is not served"),
+            (
+                "EVAL x 1 w:1",
+                "ERR EVAL is not served for keys of the write-behind",
+            ),
+            (
+                "FLUSHALL",
+                "ERR FLUSHALL is not served while there is a write-behind",
+            ),
+        ] {
+            match routes.judge(&call(line)) {
+                Verdict::Refused(Reply::Error(text)) => {
+                    assert!(text.starts_with(start.as_bytes()), "{line}: {text:?}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        let block = [call("SET w:1 v"), call("SET x v")];
+        assert!(matches!(
+            routes.judge_block(block.iter()),
+            Verdict::Refused(_)
+        ));
     }
 
     #[test]

@@ -132,6 +132,10 @@ impl Session {
             Verdict::Mapped => {
                 Err("ERR keys of mapped tables are not written by scripts".to_owned())
             }
+            Verdict::WriteBehind => Err(
+                "ERR keys of write-behind routes are not served in scripts; nothing was changed by it"
+                    .to_owned(),
+            ),
             Verdict::CacheOnly | Verdict::Refused(_) => Err(
                 "ERR keys of cache-only routes are not served in scripts; nothing was changed by it"
                     .to_owned(),

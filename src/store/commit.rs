@@ -11,6 +11,7 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
 use super::elements;
+use super::journal::{self, Advance};
 use super::load::{self, AFTER_LOCKS, LOCK_AND_LOAD, LoadRequest, Locked};
 use super::once::{self, Kept};
 use super::{FenceState, Store, StoreError};
@@ -412,6 +413,15 @@ impl Session {
     /// by now: roll back and run the batch again.
     pub async fn keep(&self, kept: &[Kept], ends: UnixMs) -> Result<bool, StoreError> {
         self.bounded(once::keep(&self.client, kept, ends)).await
+    }
+
+    /// Notes how far the journal is written, if this does any of it. `false`: it does not stand
+    /// where this began; roll back.
+    pub async fn advance(&self, step: Option<&Advance>) -> Result<bool, StoreError> {
+        match step {
+            None => Ok(true),
+            Some(step) => self.bounded(journal::advance(&self.client, step)).await,
+        }
     }
 
     /// Commits. [`StoreError::Lost`] leaves the outcome open: see [`super::Store::outcome`].

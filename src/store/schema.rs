@@ -26,6 +26,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 7, oldest: 2, sql: include_str!("migrations/0007_moving.sql") },
     Migration { version: 8, oldest: 2, sql: include_str!("migrations/0008_changes.sql") },
     Migration { version: 9, oldest: 2, sql: include_str!("migrations/0009_out.sql") },
+    Migration { version: 10, oldest: 2, sql: include_str!("migrations/0010_journal.sql") },
     Migration { version: 11, oldest: 2, sql: include_str!("migrations/0011_mapped.sql") },
 ];
 

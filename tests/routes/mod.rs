@@ -4,6 +4,7 @@ mod cache_only;
 mod eventual;
 mod mapped;
 mod reload;
+mod write_behind;
 
 use std::time::Duration;
 

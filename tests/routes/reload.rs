@@ -177,7 +177,7 @@ fn the_command_line_explains_a_key() {
 
     std::fs::write(
         &file,
-        "[[route]]\nmatch = \"s:*\"\nstrategy = \"write-behind\"\n",
+        "[[route]]\nmatch = \"s:*\"\nstrategy = \"sometimes\"\n",
     )
     .unwrap();
     let checked = std::process::Command::new(FRESHET)
@@ -188,7 +188,7 @@ fn the_command_line_explains_a_key() {
     let told = String::from_utf8(checked.stderr).unwrap();
     assert!(!checked.status.success());
     assert!(
-        told.contains(":3: route[1].strategy `write-behind` is not built yet"),
+        told.contains(":3: route[1].strategy must be one of atomic"),
         "{told}"
     );
 }
