@@ -2,6 +2,7 @@
 
 mod cache_only;
 mod eventual;
+mod guide;
 mod mapped;
 mod reload;
 mod write_behind;
