@@ -442,12 +442,12 @@ config! {
     reconcile: Reconcile,
     /// What applies to the keys of a pattern.
     route: RouteList,
-    /// The journal of write-behind keys.
-    write_behind: WriteBehind,
     /// Telling the cache of what SQL writes.
     cdc: Cdc,
     /// Further Redis servers.
     replica: ReplicaList,
+    /// The journal of write-behind keys.
+    write_behind: WriteBehind,
     /// Bounds on clients.
     limits: Limits,
     /// What is told about keys.
