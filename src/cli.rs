@@ -50,6 +50,8 @@ enum Command {
     /// Bring all keys to another Redis, or into an RDB file; exit code 0: all are there, 1: some
     /// are not, 2: it could not be done
     Export(jobs::ExportArguments),
+    /// Tell which strategy fits which keys, by what clients do with them
+    Advise(jobs::AdviseOptions),
     /// Further Redis servers that are kept as the store is
     Replica(jobs::ReplicaOptions),
     /// Ask a server on this machine whether it is alive; exit code 0 means yes
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Import(options) => return jobs::exit(jobs::import(&options)),
         Command::Replica(options) => return jobs::exit(jobs::replica(&options)),
         Command::Export(arguments) => return jobs::exit(jobs::export(&arguments)),
+        Command::Advise(options) => return jobs::exit(jobs::advise(&options)),
         Command::Reconcile(options) => return jobs::exit(jobs::reconcile(&options)),
         Command::Routes(RoutesCommand::Explain { key, config }) => explain(&key, &config),
         Command::Healthcheck(options) => check_health(&options),

@@ -16,6 +16,7 @@ pub mod client;
 
 pub mod flow;
 
+pub mod advise;
 pub mod replica;
 
 pub mod moving;

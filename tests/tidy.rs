@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("flow",      &["routing", "pubsub", "coherence", "cache", "store", "script", "acl", "engine", "command", "resp", "model"]), // and see below
     ("pubsub",    &["coherence", "cache", "command", "resp", "model"]),
     ("moving",    &["routing", "pubsub", "coherence", "cache", "store", "engine", "command", "resp", "model"]),
+    ("advise",    &["cache", "command", "model"]),
     ("replica",   &["moving", "store", "stream", "model"]),
     ("reconcile", &["store", "cache", "engine", "command", "model"]),
     ("coherence", &["store", "cache", "script", "engine", "command", "resp", "model"]),

@@ -42,6 +42,29 @@ pub struct LinkOptions {
 }
 
 impl LinkOptions {
+    /// Another Redis than the cache.
+    ///
+    /// # Errors
+    /// If TLS cannot be used.
+    pub fn of_another(
+        url: &config::RedisUrl,
+        connect_timeout: Duration,
+        reply_timeout: Duration,
+    ) -> Result<Self, TlsError> {
+        let is_tls = matches!(url.transport, config::RedisTransport::Tls { .. });
+        Ok(Self {
+            url: url.clone(),
+            password: url.password.as_ref().map(|p| p.reveal().to_owned()),
+            tls: is_tls.then(|| tls::client(None, None)).transpose()?,
+            sentinel_user: None,
+            sentinel_password: None,
+            last_known: LastKnown::default(),
+            on_record: OnRecord::default(),
+            connect_timeout,
+            reply_timeout,
+        })
+    }
+
     /// Those of the settings.
     ///
     /// # Errors

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use tokio::sync::watch;
 
 use super::ConfigOption;
-use crate::cache::Cache;
+use crate::advise::{self, Sample};
+use crate::cache::{Cache, LinkOptions};
 use crate::config::{Config, RedisUrl, Setting};
 use crate::moving::{
     self, Conflict, Differences, Export, ExportOptions, Import, Peer, Start, Target,
@@ -20,6 +22,9 @@ use crate::replica::Status;
 use crate::server::{self, StopSignal};
 use crate::store::{self, Store};
 use crate::telemetry;
+
+/// Until the Redis that is sampled has answered first.
+const ADVISE_CONNECT: Duration = Duration::from_secs(5);
 
 /// What a job came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +113,55 @@ pub(super) fn reconcile(options: &ReconcileOptions) -> anyhow::Result<Outcome> {
         0 => Outcome::Same,
         _ => Outcome::Differs,
     })
+}
+
+#[derive(Args)]
+pub(super) struct AdviseOptions {
+    /// redis://[user:password@]host[:port], rediss://..., unix:///path: a Redis that runs MONITOR for
+    /// the sample, which costs it up to half of its speed; else the log of a MONITOR is read
+    #[arg(long, value_name = "SOURCE", conflicts_with = "log")]
+    from: Option<String>,
+    /// How long the sample is
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    seconds: u16,
+    /// A file with what MONITOR said, as of `redis-cli monitor`; "-" is standard input
+    #[arg(value_name = "LOG", default_value = "-")]
+    log: String,
+    /// Report as a JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+/// Works without configuration, since it is for those who have none yet.
+pub(super) fn advise(options: &AdviseOptions) -> anyhow::Result<Outcome> {
+    let mut sample = Sample::default();
+    match &options.from {
+        Some(from) => {
+            let url = RedisUrl::from_text(from).map_err(anyhow::Error::msg)?;
+            let time = Duration::from_secs(options.seconds.into());
+            let link = LinkOptions::of_another(&url, ADVISE_CONNECT, time)?;
+            let runtime = server::runtime(&Config::default().runtime)?;
+            let noting = sample.note_live(&link, time);
+            runtime
+                .block_on(noting)
+                .with_context(|| format!("cannot sample {url}"))?;
+        }
+        None if options.log == "-" => sample.note_log(std::io::stdin().lock())?,
+        None => {
+            let file = std::fs::File::open(&options.log).with_context(|| options.log.clone())?;
+            sample.note_log(std::io::BufReader::new(file))?;
+        }
+    }
+    anyhow::ensure!(sample.commands > 0, "there was no command in the sample");
+    let (commands, seconds) = (sample.commands, sample.seconds());
+    let advice = sample.advise();
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&advice)?);
+    } else {
+        println!("# {commands} commands in {seconds:.0} s; latency is not in such a sample");
+        print!("{}", advise::report(&advice));
+    }
+    Ok(Outcome::Same)
 }
 
 #[derive(Args)]

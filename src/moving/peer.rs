@@ -7,11 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Failure;
-use crate::cache::{CacheError, LastKnown, LinkOptions, OnRecord, Pipe};
-use crate::config::{RedisTransport, RedisUrl};
+use crate::cache::{CacheError, LinkOptions, Pipe};
+use crate::config::RedisUrl;
 use crate::model::{DATABASES, Db, Key, Protocol, Reply, Request, UnixMs};
 use crate::resp;
-use crate::tls;
 
 /// Until it is connected, and until the next byte of a reply.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,18 +46,7 @@ pub struct Peer {
 impl Peer {
     /// Connects.
     pub async fn connect(url: &RedisUrl) -> Result<Self, Failure> {
-        let is_tls = matches!(url.transport, RedisTransport::Tls { .. });
-        let options = LinkOptions {
-            url: url.clone(),
-            password: url.password.as_ref().map(|p| p.reveal().to_owned()),
-            tls: is_tls.then(|| tls::client(None, None)).transpose()?,
-            sentinel_user: None,
-            sentinel_password: None,
-            last_known: LastKnown::default(),
-            on_record: OnRecord::default(),
-            connect_timeout: CONNECT_TIMEOUT,
-            reply_timeout: REPLY_TIMEOUT,
-        };
+        let options = LinkOptions::of_another(url, CONNECT_TIMEOUT, REPLY_TIMEOUT)?;
         let mut peer = Self {
             options,
             pipes: Mutex::new(vec![None; usize::from(DATABASES)]),

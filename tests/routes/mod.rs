@@ -1,5 +1,6 @@
 //! Keys under `[[route]]`.
 
+mod advise;
 mod cache_only;
 mod eventual;
 mod guide;
