@@ -27,6 +27,21 @@ impl Reading {
     }
 }
 
+/// Time since this machine was started, with the time for which it was suspended: what was allowed for
+/// some seconds is over when it wakes.
+pub fn since_boot() -> Duration {
+    #[cfg(target_os = "linux")]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(CLOCK);
+    // Neither is ever negative.
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
 fn ms(time: Duration) -> i64 {
     time.as_millis() as i64
 }
@@ -103,6 +118,18 @@ impl Default for RemoteClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_since_the_start_goes_on_and_has_what_the_monotonic_clock_leaves_out() {
+        let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let monotonic = Duration::new(
+            monotonic.tv_sec.unsigned_abs(),
+            monotonic.tv_nsec.unsigned_abs() as u32,
+        );
+        let first = since_boot();
+        assert!(first >= monotonic);
+        assert!(since_boot() >= first);
+    }
 
     /// A clock whose server said 1,000,000 at `start`, one millisecond on its way.
     fn clock(start: Instant) -> RemoteClock {

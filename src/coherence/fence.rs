@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::follower::Follower;
 use super::Refusal;
 use crate::cache::{Cache, CacheError};
+use crate::clock;
 use crate::config;
 use crate::model::{Db, Generation};
 use crate::store::{FlushScope, Registration, Store, StoreError};
@@ -130,9 +131,8 @@ pub struct Fence {
     registration: RwLock<i32>,
     /// Somebody has declared this proxy dead.
     declared_dead: AtomicBool,
-    /// Until when hits may be used without news from the store, in ms since `start`.
+    /// Until when hits may be used without news from the store, in ms of `clock::since_boot`.
     lease_until: AtomicI64,
-    start: Instant,
     store_reachable: AtomicBool,
     last_reason: Mutex<String>,
     /// Committed batches of which the cache was not told yet, and that wait for it or for the fence.
@@ -170,7 +170,6 @@ impl Fence {
             registration: RwLock::new(registration.id),
             declared_dead: AtomicBool::new(false),
             lease_until: AtomicI64::new(0),
-            start: Instant::now(),
             store_reachable: AtomicBool::new(true),
             last_reason: Mutex::new(String::new()),
             untold: AtomicUsize::new(0),
@@ -206,7 +205,7 @@ impl Fence {
     /// Whether a hit that has just arrived from the cache of `generation` may be used.
     pub fn allows_hit(&self, generation: Generation) -> bool {
         self.phase() == Phase::Active(generation)
-            && (self.start.elapsed().as_millis() as i64) < self.lease_until.load(Ordering::Relaxed)
+            && (clock::since_boot().as_millis() as i64) < self.lease_until.load(Ordering::Relaxed)
     }
 
     /// Whether the store answered last time.
@@ -356,8 +355,9 @@ impl Fence {
         }
     }
 
-    fn extend_lease(&self, asked: Instant, length: Duration) {
-        let until = asked.duration_since(self.start) + length;
+    /// `asked` is when that was, by `clock::since_boot`.
+    fn extend_lease(&self, asked: Duration, length: Duration) {
+        let until = asked + length;
         self.lease_until
             .store(until.as_millis() as i64, Ordering::Relaxed);
     }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::patience::Patience;
 use super::{Blame, Fence, Order, Ordered, Phase, Signal};
 use crate::cache::{Cache, CacheError, Connection};
+use crate::clock;
 use crate::coherence::Refusal;
 use crate::config;
 use crate::model::Generation;
@@ -269,7 +270,7 @@ impl Follower {
             self.store.declare_use(proxy, Some(row.generation)).await?;
             self.declared = Some((proxy, row.generation));
         }
-        let asked = Instant::now();
+        let (asked, at) = (clock::since_boot(), Instant::now());
         let sight = self.store.sight(proxy).await?;
         if !sight.is_alive {
             self.fence.registration_lost(proxy);
@@ -288,7 +289,7 @@ impl Follower {
         }
         self.fence.extend_lease(asked, self.reads_without_database);
         (self.used, self.away_since) = (Some(row.generation), None);
-        self.patience.reached(asked);
+        self.patience.reached(at);
         self.fence.set(Phase::Active(row.generation));
         self.fence.store_reachable.store(true, Ordering::Relaxed);
         self.await_signal(row).await

@@ -240,11 +240,11 @@ LANGUAGE sql IMMUTABLE
 AS $$ SELECT array_agg(convert_to(u.one, 'UTF8') ORDER BY u.ord) FROM unnest($1) WITH ORDINALITY AS u (one, ord) $$;
 
 -- What follows is for applications. Each function works in the caller's transaction, is undone with
--- it, and leaves what the command of its name leaves. (The setting tells the triggers below
--- that versions and changes are taken care of.)
+-- it, and leaves what the command of its name leaves. (The name tells the triggers below that versions and
+-- changes are taken care of, as it does of proxies. A setting of our own needs a superuser to be set by a function.)
 
 CREATE FUNCTION freshet.set(key bytea, value bytea, ttl interval DEFAULT NULL, db integer DEFAULT 0) RETURNS void
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_key($4, $1, true);
@@ -282,7 +282,7 @@ END $$;
 
 -- How many of the keys were there.
 CREATE FUNCTION freshet.del(keys bytea[], db integer DEFAULT 0) RETURNS integer
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys;
@@ -305,7 +305,7 @@ AS $$ SELECT freshet.del(ARRAY[$1], $2) $$;
 
 -- Whether the key was there. A time to live that is over deletes it.
 CREATE FUNCTION freshet.expire(key bytea, ttl interval, db integer DEFAULT 0) RETURNS boolean
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_key($3, $1, false);
@@ -325,7 +325,7 @@ END $$;
 
 -- Whether the key was there and had an end.
 CREATE FUNCTION freshet.persist(key bytea, db integer DEFAULT 0) RETURNS boolean
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_key($2, $1, false);
@@ -340,7 +340,7 @@ END $$;
 
 -- The sum.
 CREATE FUNCTION freshet.incrby(key bytea, increment bigint DEFAULT 1, db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_key($3, $1, true);
@@ -369,7 +369,7 @@ END $$;
 
 -- How many of the fields are new. (A hash's `meta` is the place of the next new field.)
 CREATE FUNCTION freshet.hset(key bytea, fields bytea[], vals bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -422,7 +422,7 @@ END $$;
 
 -- How many of the fields were there.
 CREATE FUNCTION freshet.hdel(key bytea, fields bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_present($3, $1, 1::smallint);
@@ -442,7 +442,7 @@ AS $$ SELECT freshet.hdel($1, ARRAY[$2], $3) $$;
 -- Puts items beyond an end of a list; its length. (A list's `meta` is the free position below all
 -- items and the one above; positions are a step of 2^20 apart, and order as bytes.)
 CREATE FUNCTION freshet.push(key bytea, vals bytea[], db integer, is_head boolean) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_collection($3, $1, 2::smallint);
@@ -491,7 +491,7 @@ AS $$ SELECT freshet.push($1, ARRAY[$2], $3, true) $$;
 
 -- How many of the members are new.
 CREATE FUNCTION freshet.sadd(key bytea, members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -518,7 +518,7 @@ AS $$ SELECT freshet.sadd($1, ARRAY[$2], $3) $$;
 
 -- How many of the members were there.
 CREATE FUNCTION freshet.srem(key bytea, members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_present($3, $1, 3::smallint);
@@ -538,7 +538,7 @@ AS $$ SELECT freshet.srem($1, ARRAY[$2], $3) $$;
 -- How many of the members are new. (A sorted set's `meta` is 's' if Redis would hold it as a skip list,
 -- which alone knows a negative zero.)
 CREATE FUNCTION freshet.zadd(key bytea, scores double precision[], members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -586,7 +586,7 @@ AS $$ SELECT freshet.zadd($1, ARRAY[$2], ARRAY[$3], $4) $$;
 
 -- How many of the members were there.
 CREATE FUNCTION freshet.zrem(key bytea, members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET freshet.writer = 'function'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
     row_ freshet.keys := freshet.lock_present($3, $1, 4::smallint);
@@ -657,7 +657,7 @@ LANGUAGE sql AS $$ SELECT freshet.zrem(convert_to($1, 'UTF8'), convert_to($2, 'U
 -- Rows of freshet.keys that are changed by hand. (Proxies are known by the name that all of them, of every
 -- version, give their sessions; the functions above by their setting.)
 CREATE FUNCTION freshet.changed_by_hand() RETURNS trigger
-LANGUAGE plpgsql SET freshet.writer = 'trigger'
+LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 #variable_conflict use_column
 DECLARE
