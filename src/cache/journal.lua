@@ -270,9 +270,9 @@ end
 
 register('guard', guard, {'allow-oom'})
 register('finish', finish, {'allow-oom'})
-register('look', look, {'no-writes'})
+register('look', look, {'no-writes', 'allow-oom'})
 register('admit', admit, {})
-register('read', read, {'no-writes'})
+register('read', read, {'no-writes', 'allow-oom'})
 register('trim', trim, {'allow-oom'})
 register('drop', drop, {'allow-oom'})
 register('mark', mark, {'allow-oom'})
