@@ -380,8 +380,17 @@ pub(super) struct Live<'a> {
 }
 
 impl<'a> Live<'a> {
-    /// Its value, which the call's needs asked for.
+    /// Its whole value, which the call's needs asked for. (In a script a call before may have loaded a
+    /// part of it.)
     pub fn value(&self) -> Result<&'a Value, Refusal> {
+        match self.part()? {
+            Value::Collection(part) if !part.is_whole() => Err(Refusal::NotLoaded),
+            value => Ok(value),
+        }
+    }
+
+    /// What is loaded of its value.
+    fn part(&self) -> Result<&'a Value, Refusal> {
         self.value.ok_or(Refusal::NotLoaded)
     }
 
@@ -390,7 +399,7 @@ impl<'a> Live<'a> {
         if self.kind != Kind::String {
             return Err(Refusal::WrongType);
         }
-        match self.value()? {
+        match self.part()? {
             Value::String(bytes) => Ok(bytes),
             Value::Collection(_) => Err(Refusal::WrongType),
         }
@@ -401,7 +410,7 @@ impl<'a> Live<'a> {
         if self.kind != kind {
             return Err(Refusal::WrongType);
         }
-        match self.value()? {
+        match self.part()? {
             Value::Collection(collection) => Ok(collection),
             Value::String(_) => Err(Refusal::WrongType),
         }

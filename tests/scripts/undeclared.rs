@@ -71,3 +71,26 @@ fn they_wait_for_a_row_that_another_transaction_holds() {
     assert_eq!(script.join().unwrap(), Value::Integer(2));
     assert_eq!(client.text(&["GET", "held"]).unwrap(), "2");
 }
+
+/// A call of the wrong type loads a part of the key; what takes all of it must not be content with that.
+#[test]
+fn what_a_call_of_the_wrong_type_has_loaded_is_not_taken_for_the_whole() {
+    let stack = Stack::start().unwrap();
+    let mut client = stack.client().unwrap();
+    for command in [
+        "redis.call('rename', 'made', KEYS[1])",
+        "redis.call('copy', 'made', KEYS[1])",
+        "redis.call('restore', KEYS[1], 0, redis.call('dump', 'made'))",
+    ] {
+        client.call(&["DEL", "made", "c"]).unwrap();
+        client
+            .integer(&["HSET", "made", "f", "3", "g", "x"])
+            .unwrap();
+        let script = format!("redis.pcall('lpop', 'made') {command}");
+        client.call(&["EVAL", &script, "1", "c"]).unwrap();
+        let count = client.integer(&["HLEN", "c"]).unwrap();
+        assert_eq!(count, 2, "{command}");
+        let held = client.call(&["HGETALL", "c"]).unwrap();
+        assert_eq!(held.items().len(), 4, "{command}: {held:?}");
+    }
+}
