@@ -350,7 +350,7 @@ impl Workspace {
             before => {
                 let loaded = self.loaded_live(key)?.ok_or(Refusal::NotLoaded)?;
                 let entry = Entry {
-                    value: loaded.value()?.clone(),
+                    value: loaded.part()?.clone(),
                     expires_at,
                 };
                 let restore = before.map_or(Restore::Nothing, Restore::Effect);
