@@ -145,8 +145,19 @@ impl Store {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let limit = self.answer_limit;
-        let done = tokio::time::timeout(limit, work).await;
-        done.unwrap_or_else(|_| Err(StoreError::Lost(format!("no answer within {limit:?}"))))
+        match tokio::time::timeout(limit, work).await {
+            Ok(done) => done,
+            Err(_) => {
+                self.distrust_idle();
+                Err(StoreError::Lost(format!("no answer within {limit:?}")))
+            }
+        }
+    }
+
+    /// One connection said nothing for too long: those that wait in the pool went the same way, and may be
+    /// as dead, each of which would cost its user as long a wait. New ones are made in their place.
+    pub(super) fn distrust_idle(&self) {
+        self.pool().retain(|_, _| false);
     }
 
     /// How long an answer may take.

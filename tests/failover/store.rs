@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use super::{LIMIT, await_state, await_write};
 use crate::faults::load::under_load;
 use crate::support::stack::FRESHET;
-use crate::support::{Client, Detour, Fsync, Postgres, Program, Redis, Sql, Stack, Value, process};
+use crate::support::{
+    Client, Detour, Fsync, Postgres, Program, Redis, Relay, Sql, Stack, Value, process,
+};
 
 /// A primary, its standby, and a database on both.
 pub(super) struct Pair {
@@ -149,6 +151,50 @@ fn a_stalled_postgresql_keeps_no_client_waiting_for_ever() {
         &[2]
     };
     assert!(expected.contains(&counted.unwrap()), "{text}: {counted:?}");
+}
+
+/// A block that only reads, which PostgreSQL answers; whether it did.
+fn is_read(client: &mut Client) -> bool {
+    let words = [vec!["MULTI"], vec!["GET", "key"], vec!["EXEC"]];
+    let replies = client.pipeline(&words).unwrap();
+    replies[2].error().is_none()
+}
+
+/// What lies between drops connections without a word, as firewalls do. The first that is used is found
+/// dead by its silence; the others must not be tried one after the other.
+#[test]
+fn connections_that_fell_silent_are_given_up_together() {
+    const CLIENTS: usize = 6;
+    let postgres = Postgres::start(Fsync::Off).unwrap();
+    let (database, cache) = (postgres.create_database().unwrap(), Redis::start().unwrap());
+    let relay = Relay::start(([127, 0, 0, 1], postgres.port()).into()).unwrap();
+    let url = database.replace(
+        &format!(":{}/", postgres.port()),
+        &format!(":{}/", relay.address().port()),
+    );
+    assert_ne!(url, database);
+    let settings = [
+        ("postgres.connect_timeout", "500ms"),
+        ("postgres.statement_timeout", "1s"),
+        ("postgres.pool_size", "12"),
+    ];
+    let program = Program::start(FRESHET, &url, &cache.url(), &settings).unwrap();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| program.client().unwrap()).collect();
+    // Each holds a connection for a while, so that there are several.
+    let held = Sql::connect(&database).unwrap();
+    held.execute("BEGIN; LOCK TABLE freshet.keys").unwrap();
+    thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(move || is_read(client));
+        }
+        thread::sleep(Duration::from_millis(300));
+        held.execute("ROLLBACK").unwrap();
+    });
+    relay.half_open();
+    let failures = (0..2 * CLIENTS)
+        .filter(|_| !is_read(&mut clients[0]))
+        .count();
+    assert!((1..=2).contains(&failures), "{failures} failed");
 }
 
 #[test]

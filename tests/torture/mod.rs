@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::support::seed::{self, Random};
+use crate::support::{Value, process};
 use cluster::Cluster;
 use faults::Fault;
 use report::Table;
@@ -33,6 +34,8 @@ use schedule::{Scale, Schedule};
 const SINGLE_MAX: usize = 12;
 /// Faults of the short run.
 const SHORT: usize = 24;
+/// How long the database may take to be emptied between two rounds.
+const FLUSH_LIMIT: Duration = Duration::from_secs(60);
 /// Seconds of a storm.
 const STORM: Duration = Duration::from_secs(15);
 
@@ -131,12 +134,31 @@ fn run(plan: &Plan, seed: u64, start: Instant, table: &mut Table) -> Result<()> 
                 return Ok(());
             }
             // The next round finds an empty database. It is the one order that needs all proxies.
-            cluster.proxies[0].program.client()?.ok(&["FLUSHALL"])?;
+            flush(&cluster)?;
         }
         if plan.time.is_none() {
             return Ok(());
         }
     }
+}
+
+/// A connection that a fault of the round left dead is found by its silence; then the flush was not done,
+/// and is asked for again, as its error says.
+fn flush(cluster: &Cluster) -> Result<()> {
+    let mut client = cluster.proxies[0].program.client()?;
+    process::await_some("the database is emptied", FLUSH_LIMIT, || {
+        let reply = client.call(&["FLUSHALL"]);
+        let is_refused = |reply: &Value| reply.error().is_some_and(|e| e.starts_with("TRYAGAIN"));
+        match reply {
+            Ok(reply) if is_refused(&reply) => None,
+            Ok(reply) => Some(
+                reply
+                    .error()
+                    .map_or(Ok(()), |error| bail!("FLUSHALL: {error}")),
+            ),
+            Err(error) => Some(Err(error)),
+        }
+    })?
 }
 
 /// Keeps what is needed to understand a failure, and says where.
