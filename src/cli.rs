@@ -198,7 +198,7 @@ fn run_dev(options: &DevOptions) -> anyhow::Result<()> {
     let runtime = server::runtime(&config.runtime)?;
     runtime.block_on(async {
         let mut stop = StopSignal::install()?;
-        dev::run(options, config, log, &mut stop).await
+        Box::pin(dev::run(options, config, log, &mut stop)).await
     })
 }
 
