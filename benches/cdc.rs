@@ -7,12 +7,16 @@
 #[allow(dead_code, unused_imports)] // The tests use the rest of it.
 mod support;
 
+#[allow(dead_code)] // Others use the rest of it.
+mod shared;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use shared::median;
 use support::{Client, Sql, Stack};
 
 /// Changes in a second beside those that are measured, over so many keys.
@@ -130,8 +134,8 @@ fn trigger(sql: &Sql) -> Result<()> {
     }
     println!(
         "a proxy's upsert of 50 rows, a row: {:.2} us with the trigger, {:.2} us without",
-        median(with),
-        median(without)
+        median(&with),
+        median(&without)
     );
     Ok(())
 }
@@ -151,14 +155,9 @@ fn functions(sql: &Sql) -> Result<()> {
             sql.execute(&query)?;
             times.push(start.elapsed().as_secs_f64() * 1e6 / 5000.0);
         }
-        println!("{call}: {:.0} us", median(times));
+        println!("{call}: {:.0} us", median(&times));
     }
     Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// The mean time of a row, in microseconds.

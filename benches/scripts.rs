@@ -8,12 +8,15 @@
 #[allow(dead_code, unused_imports)] // The tests use the rest of it.
 mod support;
 
+mod shared;
+
 use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use shared::{median, number};
 use support::client::{Client, encode};
 use support::{Fsync, Postgres, Program, Redis};
 
@@ -164,19 +167,6 @@ fn send(
         }
     }
     Ok(())
-}
-
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn number(name: &str, default: f64) -> Result<f64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}: {text:?}")),
-        Err(_) => Ok(default),
-    }
 }
 
 fn report(rates: &[Vec<f64>]) {

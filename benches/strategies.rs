@@ -8,6 +8,8 @@
 #[allow(dead_code, unused_imports)] // The tests use the rest of it.
 mod support;
 
+mod shared;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
@@ -15,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use shared::{median, number};
 use support::{Fsync, Postgres, Program, Redis};
 
 /// Requests of one run.
@@ -68,12 +71,6 @@ fn drain(program: &Program) -> Result<(f64, f64)> {
     Ok((left, start.elapsed().as_secs_f64()))
 }
 
-fn median(numbers: &[f64]) -> f64 {
-    let mut sorted = numbers.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
 fn report(rates: &[Vec<f64>]) {
     println!("\n| SET, 50 clients | per s | beside | ratio (range) | |\n|---|---|---|---|---|");
     for ((name, _, beside), own) in CONTENDERS.iter().zip(rates) {
@@ -103,10 +100,7 @@ fn main() -> Result<()> {
     if std::env::args().any(|argument| argument == "--test") {
         return Ok(());
     }
-    let rounds: usize = match std::env::var("FRESHET_BENCH_ROUNDS") {
-        Ok(text) => text.parse().context("FRESHET_BENCH_ROUNDS")?,
-        Err(_) => 5,
-    };
+    let rounds = number("FRESHET_BENCH_ROUNDS", 5.0)?.max(1.0) as usize;
     let always = ["--appendonly", "yes", "--appendfsync", "always"];
     let (cache, journal) = (Redis::start()?, Redis::start_with(&always)?);
     let peer = Redis::start_with(&always)?;

@@ -121,8 +121,8 @@ impl<'s> Reader<'s> {
         self.open(name.to_owned(), table)
     }
 
-    /// Takes the tables `[[name]]`, each with the line that it begins on.
-    pub fn tables(&mut self, name: &'static str) -> Vec<(usize, DeTable<'s>)> {
+    /// Takes the tables `[[name]]`, each with the line that it begins on; none if there are more than `most`.
+    pub fn tables(&mut self, name: &'static str, most: usize) -> Vec<(usize, DeTable<'s>)> {
         let wrong = |other: &DeValue<'_>| {
             let found = article(other);
             format!("must be written as `[[{name}]]`, once for each, not as {found}")
@@ -140,6 +140,11 @@ impl<'s> Reader<'s> {
                 }
             }
             Some(other) => self.report_setting(name, wrong(&other)),
+        }
+        if tables.len() > most {
+            let count = tables.len();
+            self.report_setting(name, format!("may be there {most} times, not {count}"));
+            tables.clear();
         }
         tables
     }

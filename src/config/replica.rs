@@ -112,12 +112,7 @@ impl ReplicaList {
     pub(super) const NAMES: &'static [&'static str] = &[];
 
     pub(super) fn read(&mut self, reader: &mut Reader<'_>) {
-        let tables = reader.tables(Self::SECTION);
-        let count = tables.len();
-        if count > REPLICAS_MAX {
-            let text = format!("may be there {REPLICAS_MAX} times, not {count}");
-            return reader.report_setting(Self::SECTION, text);
-        }
+        let tables = reader.tables(Self::SECTION, REPLICAS_MAX);
         for (index, (line, table)) in tables.into_iter().enumerate() {
             let replica = read_replica(reader, index, line, table);
             if self.0.iter().any(|other| other.name == replica.name) && !replica.name.is_empty() {

@@ -230,12 +230,7 @@ impl RouteList {
     pub(super) const NAMES: &'static [&'static str] = &[];
 
     pub(super) fn read(&mut self, reader: &mut Reader<'_>) {
-        let tables = reader.tables(Self::SECTION);
-        let count = tables.len();
-        if count > ROUTES_MAX {
-            let text = format!("may be there {ROUTES_MAX} times, not {count}");
-            return reader.report_setting(Self::SECTION, text);
-        }
+        let tables = reader.tables(Self::SECTION, ROUTES_MAX);
         for (index, (line, table)) in tables.into_iter().enumerate() {
             self.0.push(read_route(reader, index, line, table));
         }

@@ -11,7 +11,7 @@ use ahash::AHashMap;
 
 use super::Failure;
 use super::count::Counts;
-use super::import::{BATCH, BATCH_BYTES, Imported, is_same};
+use super::import::{Batch, Imported, is_same};
 use super::peer::{Incoming, Peer};
 use super::rdb::RdbFile;
 use super::to_file::ToFile;
@@ -248,19 +248,17 @@ async fn verify_file(
     let mut differences = Differences::default();
     let mut file = RdbFile::open(path)?;
     progress.begin("bytes compared", file.length());
-    let (mut batch, mut bytes, mut found) = (Vec::new(), 0, 0);
+    let (mut batch, mut found) = (Batch::default(), 0);
     loop {
         let next = file.next_key(|bytes| progress.advance(bytes))?;
         let is_last = next.is_none();
         if let Some(key) = next {
-            bytes += key.payload.len();
             found += 1;
             batch.push(key);
         }
-        if is_last || batch.len() == BATCH || bytes > BATCH_BYTES {
-            compare_with_view(view, &batch, &mut differences).await?;
-            batch.clear();
-            bytes = 0;
+        if is_last || batch.is_full() {
+            let keys = std::mem::take(&mut batch).keys;
+            compare_with_view(view, &keys, &mut differences).await?;
         }
         if is_last {
             break;

@@ -36,13 +36,32 @@ use crate::store::FilePlace;
 pub(super) const BATCH: usize = 1000;
 const PARALLEL: usize = 4;
 /// Bytes of a file's keys that are brought in together; a longer key goes alone.
-pub(super) const BATCH_BYTES: usize = 16 << 20;
+const BATCH_BYTES: usize = 16 << 20;
 /// Ends this close are the same: an old Redis tells only how long a key has left.
 const END_SLACK_MS: u64 = 1000;
 /// Between two rounds.
 const ROUND_PAUSE: Duration = Duration::from_secs(1);
 /// Between two notes of how far a file is.
 const NOTE_EVERY: Duration = Duration::from_secs(1);
+
+/// Keys of a file that are worked on together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) keys: Vec<Incoming>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, key: Incoming) {
+        self.bytes += key.payload.len();
+        self.keys.push(key);
+    }
+
+    /// Whether no more should be put in.
+    pub(super) fn is_full(&self) -> bool {
+        self.keys.len() == BATCH || self.bytes > BATCH_BYTES
+    }
+}
 
 /// Which value stays where a client has written a key here too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,23 +322,20 @@ impl Work {
         progress: &Progress,
     ) -> Result<(), Failure> {
         let done: Arc<Mutex<Done>> = Arc::default();
-        let (mut batch, mut tasks) = (Vec::new(), JoinSet::new());
+        let (mut batch, mut tasks) = (Batch::default(), JoinSet::new());
         let (started, mut noted_at) = (Instant::now(), Instant::now());
-        let mut bytes = 0;
         loop {
             let next = file.next_key(|bytes| progress.advance(bytes))?;
             let is_last = next.is_none();
             if let Some(key) = next.filter(|key| self.matches(&key.key.name)) {
-                bytes += key.payload.len();
                 batch.push(key);
             }
-            if is_last || batch.len() == BATCH || bytes > BATCH_BYTES {
+            if is_last || batch.is_full() {
                 make_room(&mut tasks).await?;
-                let batch = std::mem::take(&mut batch);
+                let batch = std::mem::take(&mut batch).keys;
                 let place = (locked(&done).start(), file.place());
                 tasks.spawn(Arc::clone(self).put_of_file(batch, place, Arc::clone(&done)));
                 self.hold_to_rate(started).await;
-                bytes = 0;
             }
             if is_last {
                 return finish_all(&mut tasks).await;

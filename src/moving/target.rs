@@ -14,7 +14,7 @@ use crate::coherence::{Answer, Audience, Fence, FenceTask, Lane, Refusal, Seen, 
 use crate::command;
 use crate::config::{ByteSize, Config, Strategy};
 use crate::engine::{Content, Loaded, Need};
-use crate::model::{Key, Reply, Request, UnixMs};
+use crate::model::{KEY_BYTES_MAX, Key, Reply, Request, UnixMs};
 use crate::pubsub::{self, Broker};
 use crate::routing::Routing;
 use crate::store::{LoadRequest, Store, StoreError};
@@ -28,8 +28,6 @@ const POOL: u16 = 8;
 /// How long servers that are away are waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
-/// Longer keys do not fit into PostgreSQL's index pages.
-const KEY_BYTES_MAX: usize = 2600;
 
 /// A change of one key.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Failure;
-use super::import::{BATCH, BATCH_BYTES, Work, is_same, present};
+use super::import::{BATCH, Batch, Work, is_same, present};
 use super::peer::{Incoming, Peer};
 use super::rdb::RdbFile;
 use crate::engine;
@@ -89,20 +89,18 @@ impl Work {
         let mut differences = Differences::default();
         let mut file = RdbFile::open(path)?;
         progress.begin("bytes compared", file.length());
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut batch = Batch::default();
         loop {
             let next = file.next_key(|bytes| progress.advance(bytes))?;
             let is_last = next.is_none();
             if let Some(key) = next.filter(|key| self.matches(&key.key.name)) {
-                bytes += key.payload.len();
                 batch.push(key);
             }
-            if is_last || batch.len() == BATCH || bytes > BATCH_BYTES {
-                let is_here = self.is_here(&batch).await?;
-                let wrong = batch.iter().zip(is_here).filter(|(_, here)| !here);
+            if is_last || batch.is_full() {
+                let keys = std::mem::take(&mut batch).keys;
+                let is_here = self.is_here(&keys).await?;
+                let wrong = keys.iter().zip(is_here).filter(|(_, here)| !here);
                 wrong.for_each(|(one, _)| differences.note(&one.key));
-                batch.clear();
-                bytes = 0;
             }
             if is_last {
                 return Ok(differences);

@@ -136,11 +136,6 @@ impl Routes {
         (best != usize::MAX).then_some(best)
     }
 
-    /// Whether any has this strategy.
-    pub fn has(&self, strategy: Strategy) -> bool {
-        self.first(strategy).is_some()
-    }
-
     /// The first with this strategy.
     pub fn first(&self, strategy: Strategy) -> Option<&Route> {
         let mut routes = self.routes.iter().map(|compiled| &compiled.route);

@@ -437,7 +437,7 @@ pub(super) fn assemble(header: &Header, need: &Need, mut part: Part) -> Collecti
 }
 
 /// `(ord, field, rank, value, ..)`.
-fn element(row: &Row) -> Result<(Bytes, Element), StoreError> {
+pub(super) fn element(row: &Row) -> Result<(Bytes, Element), StoreError> {
     let field = row.try_get::<_, RowBytes<'_>>(1)?.0;
     let rank = row.try_get::<_, Option<f64>>(2)?.unwrap_or(0.0);
     let value = row.try_get::<_, Option<RowBytes<'_>>>(3)?;

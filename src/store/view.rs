@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::load::{RowBytes, columns, kind_of};
+use super::parts::element;
 use super::{Store, StoreError};
 use crate::model::{Collection, Db, Element, Key, Kind, Known, UnixMs, Value};
 
@@ -401,15 +402,6 @@ fn header(row: &Row) -> Result<Option<Header>, StoreError> {
         meta: bytes(6)?.unwrap_or_default(),
         content: row.try_get(7)?,
     }))
-}
-
-/// `(.., field, rank, value)`.
-fn element(row: &Row) -> Result<(Bytes, Element), StoreError> {
-    let field = row.try_get::<_, RowBytes<'_>>(1)?.0;
-    let rank = row.try_get::<_, Option<f64>>(2)?.unwrap_or(0.0);
-    let value = row.try_get::<_, Option<RowBytes<'_>>>(3)?;
-    let value = value.map_or_else(Bytes::new, |value| value.0);
-    Ok((field, Element { value, rank }))
 }
 
 /// What a collection holds, if its elements were loaded; nothing if there are none.

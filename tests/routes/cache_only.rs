@@ -1,6 +1,6 @@
 //! `cache-only`: kept by the cache alone, answered as by Redis.
 
-use super::{call, error, stack_with, text};
+use super::{assert_same_replies, call, error, stack_with, text};
 use crate::support::{Redis, Value};
 
 const ROUTE: &str = "\n[[route]]\nmatch = \"c:*\"\nstrategy = \"cache-only\"\n\
@@ -62,16 +62,7 @@ fn replies_are_those_of_redis() {
         ours.ok(&["FLUSHALL"]).unwrap();
         // It is emptied, and these keys wait for it.
         stack.await_cache_in_use().unwrap();
-        for line in COMMANDS {
-            let words: Vec<&str> = line.split(' ').collect();
-            let expected = theirs.call_with_bytes(&words).unwrap();
-            let found = ours.call_with_bytes(&words).unwrap();
-            assert_eq!(
-                found.escape_ascii().to_string(),
-                expected.escape_ascii().to_string(),
-                "{line}, RESP{protocol}"
-            );
-        }
+        assert_same_replies(&mut ours, &mut theirs, COMMANDS, protocol);
         for client in [&mut ours, &mut theirs] {
             assert_eq!(text(client, "MULTI"), "OK");
             for line in ["SET c:1 1", "INCR c:1", "LPUSH c:1 x", "LMPOP 1 c:l2 LEFT"] {

@@ -27,6 +27,20 @@ fn stack_with(routes: &str) -> Stack {
     stack
 }
 
+/// Both reply to each of these lines byte for byte the same.
+fn assert_same_replies(ours: &mut Client, theirs: &mut Client, lines: &[&str], protocol: &str) {
+    for line in lines {
+        let words: Vec<&str> = line.split(' ').collect();
+        let expected = theirs.call_with_bytes(&words).unwrap();
+        let found = ours.call_with_bytes(&words).unwrap();
+        assert_eq!(
+            found.escape_ascii().to_string(),
+            expected.escape_ascii().to_string(),
+            "{line}, RESP{protocol}"
+        );
+    }
+}
+
 fn call(client: &mut Client, line: &str) -> Value {
     let words: Vec<&str> = line.split(' ').collect();
     client.call(&words).unwrap()

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{LIMIT, call, error, text};
+use super::{LIMIT, assert_same_replies, call, error, text};
 use crate::support::stack::FRESHET;
 use crate::support::{Client, Fsync, Postgres, Program, Redis, Value, process};
 
@@ -198,16 +198,7 @@ fn replies_are_those_of_redis() {
             client.ok(&["HELLO", protocol]).unwrap();
             client.ok(&["SELECT", db]).unwrap();
         }
-        for line in COMMANDS {
-            let words: Vec<&str> = line.split(' ').collect();
-            let expected = theirs.call_with_bytes(&words).unwrap();
-            let found = ours.call_with_bytes(&words).unwrap();
-            assert_eq!(
-                found.escape_ascii().to_string(),
-                expected.escape_ascii().to_string(),
-                "{line}, RESP{protocol}"
-            );
-        }
+        assert_same_replies(&mut ours, &mut theirs, COMMANDS, protocol);
         for block in [
             &["SET w:1 1", "INCR w:1", "LPUSH w:1 x", "LMPOP 1 w:l2 LEFT"][..],
             &["GET w:1", "HGETALL w:h", "GET w:h"][..],

@@ -420,20 +420,25 @@ BEGIN
              WHERE e.content = found_.content AND e.field = freshet.stored_field($2));
 END $$;
 
--- How many of the fields were there.
-CREATE FUNCTION freshet.hdel(key bytea, fields bytea[], db integer DEFAULT 0) RETURNS bigint
+-- Takes elements out of a collection of a kind; how many were there.
+CREATE FUNCTION freshet.remove(key bytea, fields bytea[], db integer, kind smallint, event text) RETURNS bigint
 LANGUAGE plpgsql SET application_name = 'freshet'
 AS $$
 DECLARE
-    row_ freshet.keys := freshet.lock_present($3, $1, 1::smallint);
+    row_ freshet.keys := freshet.lock_present($3, $1, $4);
     gone bigint := CASE WHEN row_.kind IS NULL THEN 0 ELSE freshet.take_elements(row_.content, $2) END;
 BEGIN
     IF gone > 0 THEN
         row_.size := row_.size - gone;
-        PERFORM freshet.save_removal(row_, 'hdel');
+        PERFORM freshet.save_removal(row_, $5);
     END IF;
     RETURN gone;
 END $$;
+
+-- How many of the fields were there.
+CREATE FUNCTION freshet.hdel(key bytea, fields bytea[], db integer DEFAULT 0) RETURNS bigint
+LANGUAGE sql
+AS $$ SELECT freshet.remove($1, $2, $3, 1::smallint, 'hdel') $$;
 
 CREATE FUNCTION freshet.hdel(key bytea, field bytea, db integer DEFAULT 0) RETURNS bigint
 LANGUAGE sql
@@ -518,18 +523,8 @@ AS $$ SELECT freshet.sadd($1, ARRAY[$2], $3) $$;
 
 -- How many of the members were there.
 CREATE FUNCTION freshet.srem(key bytea, members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET application_name = 'freshet'
-AS $$
-DECLARE
-    row_ freshet.keys := freshet.lock_present($3, $1, 3::smallint);
-    gone bigint := CASE WHEN row_.kind IS NULL THEN 0 ELSE freshet.take_elements(row_.content, $2) END;
-BEGIN
-    IF gone > 0 THEN
-        row_.size := row_.size - gone;
-        PERFORM freshet.save_removal(row_, 'srem');
-    END IF;
-    RETURN gone;
-END $$;
+LANGUAGE sql
+AS $$ SELECT freshet.remove($1, $2, $3, 3::smallint, 'srem') $$;
 
 CREATE FUNCTION freshet.srem(key bytea, member bytea, db integer DEFAULT 0) RETURNS bigint
 LANGUAGE sql
@@ -586,18 +581,8 @@ AS $$ SELECT freshet.zadd($1, ARRAY[$2], ARRAY[$3], $4) $$;
 
 -- How many of the members were there.
 CREATE FUNCTION freshet.zrem(key bytea, members bytea[], db integer DEFAULT 0) RETURNS bigint
-LANGUAGE plpgsql SET application_name = 'freshet'
-AS $$
-DECLARE
-    row_ freshet.keys := freshet.lock_present($3, $1, 4::smallint);
-    gone bigint := CASE WHEN row_.kind IS NULL THEN 0 ELSE freshet.take_elements(row_.content, $2) END;
-BEGIN
-    IF gone > 0 THEN
-        row_.size := row_.size - gone;
-        PERFORM freshet.save_removal(row_, 'zrem');
-    END IF;
-    RETURN gone;
-END $$;
+LANGUAGE sql
+AS $$ SELECT freshet.remove($1, $2, $3, 4::smallint, 'zrem') $$;
 
 CREATE FUNCTION freshet.zrem(key bytea, member bytea, db integer DEFAULT 0) RETURNS bigint
 LANGUAGE sql

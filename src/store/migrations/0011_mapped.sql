@@ -262,6 +262,19 @@ SELECT format('%I.%I', n.nspname, t.typname)
  WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 
+-- The columns of the key as values of their types, from texts in the parameter `texts` of a statement.
+CREATE FUNCTION freshet.mapped_casts(m freshet.mapping, texts text) RETURNS text[]
+LANGUAGE sql STABLE
+AS $$
+SELECT array_agg(format('((%s)[%s])::%s', texts, u.ord, freshet.column_type(m.relation, u.name)) ORDER BY u.ord)
+  FROM unnest(m.columns) WITH ORDINALITY u (name, ord)
+$$;
+
+-- A list of names, as SQL has it.
+CREATE FUNCTION freshet.quoted(names text[]) RETURNS text
+LANGUAGE sql IMMUTABLE
+AS $$ SELECT string_agg(quote_ident(u.name), ', ' ORDER BY u.ord) FROM unnest(names) WITH ORDINALITY u (name, ord) $$;
+
 -- Shows up to `most` rows that were there before the mapping, each call the next ones; how many.
 CREATE FUNCTION freshet.show_rows(mapping integer, most integer) RETURNS integer
 LANGUAGE plpgsql SET "DateStyle" = 'ISO' SET "TimeZone" = 'UTC' SET "IntervalStyle" = 'postgres'
@@ -281,10 +294,9 @@ BEGIN
         RETURN 0;
     END IF;
     list := freshet.mapped_list(m, '"mapped row"');
-    SELECT string_agg(format('"mapped row".%I', u.name), ', ' ORDER BY u.ord),
-           string_agg(format('($3[%s])::%s', u.ord, freshet.column_type(m.relation, u.name)), ', ' ORDER BY u.ord)
-      INTO columns_, bounds
-      FROM unnest(m.columns) WITH ORDINALITY u (name, ord);
+    columns_ := (SELECT string_agg(format('"mapped row".%I', u.name), ', ' ORDER BY u.ord)
+                   FROM unnest(m.columns) WITH ORDINALITY u (name, ord));
+    bounds := array_to_string(freshet.mapped_casts(m, '$3'), ', ');
     FOR row_ IN EXECUTE format(
         'SELECT r.key, r.vals, ARRAY[%5$s] AS place
            FROM (SELECT * FROM %1$s "mapped row" WHERE $3 IS NULL OR (%2$s) > (%3$s) ORDER BY %2$s LIMIT %4$s FOR SHARE) "mapped row"
@@ -335,8 +347,8 @@ END $$;
 CREATE FUNCTION freshet.mapped_condition(m freshet.mapping) RETURNS text
 LANGUAGE sql STABLE
 AS $$
-SELECT string_agg(format('t.%I = ($1[%s])::%s', u.name, u.ord, freshet.column_type(m.relation, u.name)), ' AND ')
-  FROM unnest(m.columns) WITH ORDINALITY u (name, ord)
+SELECT string_agg(format('t.%I = %s', u.name, u.value), ' AND ')
+  FROM unnest(m.columns, freshet.mapped_casts(m, '$1')) u (name, value)
 $$;
 
 -- Refuses a key that is not written as PostgreSQL writes its columns (user:042): its row has another.
@@ -345,8 +357,8 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     same text[];
-    list text := (SELECT string_agg(format('(($1[%s])::%s)::text', u.ord, freshet.column_type(m.relation, u.name)), ', ' ORDER BY u.ord)
-                    FROM unnest(m.columns) WITH ORDINALITY u (name, ord));
+    list text := (SELECT string_agg(format('(%s)::text', u.value), ', ' ORDER BY u.ord)
+                    FROM unnest(freshet.mapped_casts(m, '$1')) WITH ORDINALITY u (value, ord));
 BEGIN
     EXECUTE format('SELECT ARRAY[%s]', list) INTO same USING vals;
     IF freshet.mapped_key(m.literals, same) IS DISTINCT FROM key THEN
@@ -393,7 +405,7 @@ DECLARE
     names text[] := ARRAY(SELECT u.name FROM unnest(fields) WITH ORDINALITY u (name, ord) GROUP BY u.name ORDER BY max(u.ord));
     last_ bytea[] := ARRAY(SELECT vals[max(u.ord)] FROM unnest(fields) WITH ORDINALITY u (name, ord) GROUP BY u.name ORDER BY max(u.ord));
     assigned text[] := freshet.mapped_values(m, names);
-    columns_ text := (SELECT string_agg(quote_ident(u), ', ') FROM unnest(names) u);
+    columns_ text := freshet.quoted(names);
     nulls boolean[];
     done integer;
 BEGIN
@@ -407,11 +419,10 @@ BEGIN
             RETURN 0;
         END IF;
         EXECUTE format('INSERT INTO %s (%s, %s) VALUES (%s, %s) ON CONFLICT (%s) DO NOTHING', m.relation,
-                       (SELECT string_agg(quote_ident(u), ', ') FROM unnest(m.columns) u), columns_,
-                       (SELECT string_agg(format('($1[%s])::%s', u.ord, freshet.column_type(m.relation, u.name)), ', ' ORDER BY u.ord)
-                          FROM unnest(m.columns) WITH ORDINALITY u (name, ord)),
+                       freshet.quoted(m.columns), columns_,
+                       array_to_string(freshet.mapped_casts(m, '$1'), ', '),
                        array_to_string(assigned, ', '),
-                       (SELECT string_agg(quote_ident(u), ', ') FROM unnest(m.columns) u))
+                       freshet.quoted(m.columns))
           USING found_.vals, last_;
         GET DIAGNOSTICS done = ROW_COUNT;
         IF done > 0 THEN
@@ -440,9 +451,8 @@ BEGIN
            INTO sum_ USING found_.vals, convert_to(increment, 'UTF8');
         IF sum_ IS NULL THEN
             EXECUTE format('INSERT INTO %s (%s, %I) VALUES (%s, %s) ON CONFLICT (%2$s) DO NOTHING RETURNING %3$I::text', m.relation,
-                           (SELECT string_agg(quote_ident(u), ', ') FROM unnest(m.columns) u), field,
-                           (SELECT string_agg(format('($1[%s])::%s', u.ord, freshet.column_type(m.relation, u.name)), ', ' ORDER BY u.ord)
-                              FROM unnest(m.columns) WITH ORDINALITY u (name, ord)), assigned)
+                           freshet.quoted(m.columns), field,
+                           array_to_string(freshet.mapped_casts(m, '$1'), ', '), assigned)
                INTO sum_ USING found_.vals, convert_to(increment, 'UTF8');
         END IF;
         IF sum_ IS NOT NULL THEN
@@ -469,8 +479,8 @@ BEGIN
         RAISE EXCEPTION 'ERR the value is no JSON object' USING ERRCODE = 'FR004';
     END IF;
     EXECUTE format('SELECT jsonb_build_object(%s)',
-                   (SELECT string_agg(format('%L, ($1[%s])::%s', u.name, u.ord, freshet.column_type(m.relation, u.name)), ', ')
-                      FROM unnest(m.columns) WITH ORDINALITY u (name, ord))) INTO keys_ USING found_.vals;
+                   (SELECT string_agg(format('%L, %s', u.name, u.value), ', ')
+                      FROM unnest(m.columns, freshet.mapped_casts(m, '$1')) u (name, value))) INTO keys_ USING found_.vals;
     FOREACH name IN ARRAY m.columns LOOP
         IF object -> name <> keys_ -> name THEN
             RAISE EXCEPTION 'ERR the column % is part of the key', name USING ERRCODE = 'FR004';
@@ -495,9 +505,9 @@ BEGIN
         EXIT WHEN done > 0;
         named := ARRAY(SELECT u FROM unnest(named) u WHERE u = ANY (others)) || m.columns;
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %3$s FROM jsonb_populate_record(NULL::%1$s, $2 || $1) p ON CONFLICT (%4$s) DO NOTHING',
-                       m.relation, (SELECT string_agg(quote_ident(u), ', ') FROM unnest(named) u),
+                       m.relation, freshet.quoted(named),
                        (SELECT string_agg('p.' || quote_ident(u), ', ') FROM unnest(named) u),
-                       (SELECT string_agg(quote_ident(u), ', ') FROM unnest(m.columns) u)) USING keys_, object;
+                       freshet.quoted(m.columns)) USING keys_, object;
         GET DIAGNOSTICS done = ROW_COUNT;
         EXIT WHEN done > 0;
     END LOOP;
